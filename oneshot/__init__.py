@@ -1,0 +1,103 @@
+"""One-shot neural architecture search in JAX.
+
+The public names are imported when first used (PEP 562), so that the command line
+answers at once and `import oneshot` does not load JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oneshot import nn as nn
+    from oneshot import spaces as spaces
+    from oneshot.algorithms import NSGA2 as NSGA2
+    from oneshot.algorithms import RandomSearch as RandomSearch
+    from oneshot.algorithms import RegularizedEvolution as RegularizedEvolution
+    from oneshot.checkpoint import restore as restore
+    from oneshot.checkpoint import save as save
+    from oneshot.compilations import CompilationCounter as CompilationCounter
+    from oneshot.constraints import Constraint as Constraint
+    from oneshot.constraints import Constraints as Constraints
+    from oneshot.constraints import InfeasibleError as InfeasibleError
+    from oneshot.costs import Costs as Costs
+    from oneshot.costs import count_macs as count_macs
+    from oneshot.data import Data as Data
+    from oneshot.diagnostics import ranking as ranking
+    from oneshot.engine import Engine as Engine
+    from oneshot.evaluate import Evaluator as Evaluator
+    from oneshot.evaluate import Scores as Scores
+    from oneshot.evaluate import bind as bind
+    from oneshot.extraction import Model as Model
+    from oneshot.extraction import extract as extract
+    from oneshot.layers import Elastic as Elastic
+    from oneshot.layers import Identity as Identity
+    from oneshot.layers import OneOf as OneOf
+    from oneshot.layers import Stage as Stage
+    from oneshot.losses import accuracy as accuracy
+    from oneshot.losses import cross_entropy as cross_entropy
+    from oneshot.models import load as load
+    from oneshot.models import save_model as save_model
+    from oneshot.searching import Objective as Objective
+    from oneshot.searching import Result as Result
+    from oneshot.searching import search as search
+    from oneshot.space import Choice as Choice
+    from oneshot.space import Commuting as Commuting
+    from oneshot.space import SearchSpace as SearchSpace
+    from oneshot.strategies import Fixed as Fixed
+    from oneshot.strategies import Uniform as Uniform
+    from oneshot.supernet import Supernet as Supernet
+    from oneshot.supernet import Weights as Weights
+    from oneshot.train import DivergedError as DivergedError
+    from oneshot.train import Trainer as Trainer
+    from oneshot.train import TrainState as TrainState
+    from oneshot.train import fit as fit
+    from oneshot.trials import Trial as Trial
+    from oneshot.trials import Trials as Trials
+    from oneshot.tuning import tune as tune
+
+_NAMES = {
+    "algorithms": "NSGA2 RandomSearch RegularizedEvolution",
+    "checkpoint": "restore save",
+    "compilations": "CompilationCounter",
+    "constraints": "Constraint Constraints InfeasibleError",
+    "costs": "Costs count_macs",
+    "data": "Data",
+    "diagnostics": "ranking",
+    "engine": "Engine",
+    "evaluate": "Evaluator Scores bind",
+    "extraction": "Model extract",
+    "layers": "Elastic Identity OneOf Stage",
+    "losses": "accuracy cross_entropy",
+    "models": "load save_model",
+    "searching": "Objective Result search",
+    "space": "Choice Commuting SearchSpace",
+    "strategies": "Fixed Uniform",
+    "supernet": "Supernet Weights",
+    "train": "DivergedError TrainState Trainer fit",
+    "trials": "Trial Trials",
+    "tuning": "tune",
+}
+_MODULE_OF = {
+    name: module for module, names in _NAMES.items() for name in names.split()
+}
+
+__all__ = ["nn", "spaces", *_MODULE_OF]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"oneshot.{_MODULE_OF[name]}"), name)
+        globals()[name] = value  # also hides a submodule of the same name, as `search`
+        return value
+    if name in ("nn", "spaces"):
+        return importlib.import_module(f"oneshot.{name}")
+    raise AttributeError(
+        f"oneshot has no name {name!r}; it has {', '.join(sorted(__all__))}."
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

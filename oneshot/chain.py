@@ -1,0 +1,379 @@
+"""A training step as a chain of compiled blocks: forward, loss, backward, update.
+
+Each block is two programs: its forward, which returns the residuals, and its backward,
+which also updates the module when nothing stands between gradient and update. With
+clipping, or several paths in a plan, updates come after all backwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from oneshot import programs
+from oneshot.engine import INDEX, SCALAR, Engine, key_shape, saved_shapes
+from oneshot.paths import Path, Step
+from oneshot.residuals import ResidualPlan, backward, forward, split_carry
+from oneshot.space import Arch
+from oneshot.supernet import Tree, Weights, abstract, reachable
+
+Variant = Literal["update", "norm", "gradient"]
+
+
+class Update(NamedTuple):
+    """What turns gradients into new parameters."""
+
+    make_optimizer: programs.MakeOptimizer
+    clip_norm: float | None = None
+    donate: bool = True
+
+
+class PlannedPath(NamedTuple):
+    """A path of a training step, its arch, and the weight of its loss on the device."""
+
+    path: Path
+    arch: Arch
+    weight: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """The forward program of one block, and what its backward needs."""
+
+    key: Any
+    forward: Any
+    plan: ResidualPlan
+    out_id: int
+    saved: Any  # abstract residuals
+    carry_id: int
+    input_gradient: bool
+
+
+class Chain:
+    """Runs training steps as chains of blocks.
+
+    Args:
+      engine: Compiles and keeps the programs.
+      metrics: Functions (outputs, targets) -> [n] by name, with the loss as "loss".
+      update: Optimizer, clipping and donation.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: Mapping[str, programs.Metric],
+        update: Update,
+    ):
+        self.engine, self.metrics, self.update = engine, dict(metrics), update
+        self.modules = engine.supernet.modules
+        self._blocks: dict[Any, Block] = {}
+        self._calls: dict[Any, Any] = {}
+        self._own = object()  # tells this chain's losses and updates from another's
+        self.zero = engine.put(np.float32(0))
+
+    # --- the step -----------------------------------------------------------------
+
+    def step(
+        self,
+        weights: Weights,
+        optimizer: dict[str, Tree],
+        planned: Sequence[PlannedPath],
+        batch: tuple[Tree, Tree],
+        lr: Any,
+        key: Any,
+    ) -> tuple[Weights, dict[str, Tree], list[dict[str, Any]], Any]:
+        """Train on the planned paths; nothing here waits for the device.
+
+        Returns:
+          Weights, optimizer states, the logged scalars of each path, and the squared
+          norm of the gradient (None where nothing asked for it).
+        """
+        fused = len(planned) == 1 and self.update.clip_norm is None
+        variant: Variant = "update" if fused else "gradient"
+        if len(planned) == 1 and not fused:
+            variant = "norm"
+        run = _Run(self, weights, optimizer, lr, key, variant)
+        logged = [run.path(p.path, batch, p.weight) for p in planned]
+        norm = None if fused else run.finish()
+        return Weights(run.params, run.state), run.optimizer, logged, norm
+
+    # --- programs -----------------------------------------------------------------
+
+    def block(self, step: Step, carry_id: int) -> Block:
+        """Return the forward program of `step` for this input shape."""
+        found = self._blocks.get((step, carry_id))
+        if found is None:
+            module = self.modules[step.module]
+            # Data needs no gradient, so the first block of a network computes none.
+            wants = step.layer != 0
+            key = (self.engine.structure(step.module), step.options, carry_id, wants)
+            found = self.engine.once(
+                ("block", key), lambda: self._build_block(key, module, step)
+            )
+            self._blocks[step, carry_id] = found
+        return found
+
+    def _build_block(self, key, module, step: Step) -> Block:
+        _, options, carry_id, wants = key
+        plan = ResidualPlan()
+        fn = forward(programs.block_apply(module, options, "train"), plan, wants)
+        fn.__name__ = f"{step.module}{_suffix(step)}_forward"
+        carry = self.engine.carry(carry_id)
+        rng = (key_shape(), INDEX) if module.has_rng else None
+        arguments = [
+            (module.params, "weights"),
+            (module.state, "weights"),
+            (carry, "data"),
+            (rng, "weights"),
+        ]
+        compiled = self.engine.compile(
+            ("forward", key), fn, arguments, ("data", "weights", None)
+        )
+        out, _, saved = abstract(compiled.out_info)
+        return Block(
+            key,
+            compiled,
+            plan,
+            self.engine.carry_id(out),
+            saved_shapes(compiled, saved, 2),
+            carry_id,
+            wants,
+        )
+
+    def backward(self, block: Block, module: str, variant: Variant) -> Any:
+        """Return the backward program of a block."""
+        call = self._calls.get((block.key, variant))
+        if call is None:
+            fn = backward(block.plan, block.input_gradient)
+            fn.__name__ = f"{module}_backward"
+            carry = jax.tree.leaves(self.engine.carry(block.carry_id))
+            out = self.engine.carry(block.out_id)
+            arguments = [
+                (self.modules[module].params, "weights"),
+                ([carry[i] for i in block.plan.needs("carry")], "data"),
+                ([jax.tree.leaves(out)[i] for i in block.plan.needs("out")], "data"),
+                (block.saved, None),
+                (split_carry(out)[0], "data"),
+            ]
+            results = ["data", "weights"]
+            call = self._vary(
+                ("backward", block.key), fn, module, variant, arguments, results
+            )
+            self._calls[block.key, variant] = call
+        return call
+
+    def head(self, step: Step, carry_id: int, targets: Tree, variant: Variant) -> Any:
+        """Return the program of the last block, its loss and its backward."""
+        target_id = self.engine.carry_id(targets)
+        key = (self.engine.structure(step.module), step.options, carry_id, target_id)
+        call = self._calls.get(("head", key, variant))
+        if call is None:
+            module = self.modules[step.module]
+            apply = programs.block_apply(module, step.options, "train")
+            fn = programs.head_loss(apply, self.metrics)
+            arguments = [
+                (module.params, "weights"),
+                (module.state, "weights"),
+                (self.engine.carry(carry_id), "data"),
+                ((key_shape(), INDEX) if module.has_rng else None, "weights"),
+                (self.engine.carry(target_id), "data"),
+                (SCALAR, "weights"),
+            ]
+            results = ["data", "weights", "weights", "weights"]
+            call = self._vary(
+                ("head", key), fn, step.module, variant, arguments, results
+            )
+            self._calls["head", key, variant] = call
+        return call
+
+    def _vary(self, key, fn, module: str, variant: Variant, arguments, results):
+        """Compile a gradient program as it is, with its update, or with its norm."""
+        name, donate = getattr(fn, "__name__", "block"), ()
+        if variant == "update":
+            fn = programs.with_update(fn, self.update.make_optimizer, 1)
+            arguments = [*self._opt_arguments(module), *arguments]
+            results[1] = ("weights", "weights")
+            donate = (0, 2) if self.update.donate else ()
+        elif variant == "norm":
+            fn = programs.with_norm(fn, 1)
+            arguments, results = (
+                [(SCALAR, "weights"), *arguments],
+                [*results, "weights"],
+            )
+        fn.__name__ = f"{name}_{variant}"
+        full = (key, variant, self._own)
+        return self.engine.compile(full, fn, arguments, tuple(results), donate)
+
+    def _opt_arguments(self, module: str):
+        init = self.update.make_optimizer(0.1).init
+        return [
+            (jax.eval_shape(init, self.modules[module].params), "weights"),
+            (SCALAR, "weights"),
+        ]
+
+    def apply_update(self, module: str) -> Any:
+        """Return the program that updates one module from its gradients."""
+        key = ("update", self.engine.structure(module))
+        call = self._calls.get(key)
+        if call is None:
+            fn = programs.update(self.update.make_optimizer, self.update.clip_norm)
+            params = (self.modules[module].params, "weights")
+            arguments = [
+                *self._opt_arguments(module),
+                params,
+                params,
+                (SCALAR, "weights"),
+            ]
+            donate = (0, 2) if self.update.donate else ()
+            results = ("weights", "weights")
+            full = (key, self._own)
+            call = self._calls[key] = self.engine.compile(
+                full, fn, arguments, results, donate
+            )
+        return call
+
+    def small(self, kind: str, fn: Callable, module: str, arguments, results):
+        """Return a small program over one module's gradients (sum, norm)."""
+        key = (kind, self.engine.structure(module))
+        if key not in self._calls:
+            self._calls[key] = self.engine.compile(key, fn, arguments, results)
+        return self._calls[key]
+
+    # --- warm-up ------------------------------------------------------------------
+
+    def warm_up_jobs(self, x: Tree, targets: Tree) -> Iterator[Callable[[], Any]]:
+        """Yield one job for each distinct block that some arch runs on such batches."""
+        last, seen = len(self.engine.supernet.slots) - 1, set()
+        variants: list[Variant] = [
+            "update" if self.update.clip_norm is None else "norm"
+        ]
+        for step, carry, _ in reachable(self.engine.supernet, x):
+            carry_id = self.engine.carry_id(carry)
+            key = (
+                self.engine.structure(step.module),
+                step.options,
+                carry_id,
+                step.layer == 0,
+            )
+            if key in seen:
+                continue
+            seen.add(key)
+            if step.layer == last:
+                yield lambda s=step, c=carry_id: [
+                    self.head(s, c, targets, v) for v in variants
+                ]
+            else:
+                yield lambda s=step, c=carry_id: [
+                    self.backward(self.block(s, c), s.module, v) for v in variants
+                ]
+        if self.update.clip_norm is not None:
+            for name in self.modules:
+                yield lambda n=name: self.apply_update(n)
+
+
+def _suffix(step: Step) -> str:
+    return "".join(f"_{k}{v}" for k, v in step.options)
+
+
+class _Run:
+    """One training step in progress: the weights as they change, and the tape."""
+
+    def __init__(self, chain: Chain, weights, optimizer, lr, key, variant: Variant):
+        self.chain, self.lr, self.key, self.variant = chain, lr, key, variant
+        self.params, self.state = dict(weights.params), dict(weights.state)
+        self.optimizer = dict(optimizer)
+        self.gradients: dict[str, Tree] = {}
+        self.norm = chain.zero
+
+    def path(self, path: Path, batch: tuple[Tree, Tree], weight: Any) -> dict[str, Any]:
+        carry, targets = batch
+        tape = []
+        carry_id = self.chain.engine.carry_id(carry)
+        for step in path[:-1]:
+            block = self.chain.block(step, carry_id)
+            rng = self.rng(step)
+            own = self.params[step.module], self.state[step.module]
+            out, self.state[step.module], saved = block.forward(*own, carry, rng)
+            tape.append(
+                (
+                    block,
+                    step.module,
+                    _pick(block, "carry", carry),
+                    _pick(block, "out", out),
+                    saved,
+                )
+            )
+            carry, carry_id = out, block.out_id
+        head = path[-1]
+        call = self.chain.head(head, carry_id, targets, self.variant)
+        own = self.params[head.module], self.state[head.module]
+        cotangent, self.state[head.module], logged = self.call(
+            call, head.module, (*own, carry, self.rng(head), targets, weight)
+        )
+        del carry
+        while tape:  # popped, so that residuals are freed as soon as they are used
+            block, module, *residuals = tape.pop()
+            call = self.chain.backward(block, module, self.variant)
+            arguments = (self.params[module], *residuals, cotangent)
+            (cotangent,) = self.call(call, module, arguments)
+            del residuals, arguments
+        return logged
+
+    def rng(self, step: Step):
+        if not self.chain.modules[step.module].has_rng:
+            return None
+        return self.key, self.chain.engine.layer_index[step.layer]
+
+    def call(self, call: Any, module: str, arguments: tuple):
+        """Run a gradient program and keep what it says of its module."""
+        if self.variant == "update":
+            first, own, *rest = call(self.optimizer[module], self.lr, *arguments)
+            self.params[module], self.optimizer[module] = own
+        elif self.variant == "norm":
+            first, own, *rest, self.norm = call(self.norm, *arguments)
+            self.gradients[module] = own
+        else:
+            first, own, *rest = call(*arguments)
+            self.accumulate(module, own)
+        return first, *rest
+
+    def accumulate(self, module: str, gradients: Tree) -> None:
+        if module in self.gradients:
+            params = (self.chain.modules[module].params, "weights")
+            add = self.chain.small("add", programs.add, module, [params] * 2, "weights")
+            gradients = add(self.gradients[module], gradients)
+        self.gradients[module] = gradients
+
+    def finish(self):
+        """Update every module that has gradients; return their squared norm."""
+        if self.variant == "gradient":
+            for module, gradients in self.gradients.items():
+                self.norm = self.add_norm(module)(self.norm, gradients)
+        for module, gradients in self.gradients.items():
+            call = self.chain.apply_update(module)
+            own = self.optimizer[module], self.lr, self.params[module]
+            self.params[module], self.optimizer[module] = call(
+                *own, gradients, self.norm
+            )
+        return self.norm
+
+    def add_norm(self, module: str):
+        arguments = [
+            (SCALAR, "weights"),
+            (self.chain.modules[module].params, "weights"),
+        ]
+        return self.chain.small("norm", _add_norm, module, arguments, "weights")
+
+
+def _add_norm(total, gradients):
+    return total + programs.squared_norm(gradients)
+
+
+def _pick(block: Block, kind: str, carry: Tree) -> list[Any]:
+    places = block.plan.needs(kind)
+    leaves = jax.tree.leaves(carry) if places else []
+    return [leaves[i] for i in places]

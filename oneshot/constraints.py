@@ -1,0 +1,233 @@
+"""Bounds on functions of an arch, and how to draw archs that keep them.
+
+Nothing here loops without end: rejection is bounded, then comes exact enumeration
+where the space is small and a randomised descent on the violation where it is not, and
+then an error that says how far the bounds are from what the space holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from oneshot.space import Arch, SearchSpace
+
+ENUMERABLE = 200_000  # up to this many paths, a space is searched exactly
+_REJECTIONS = 100  # random tries for each arch before anything cleverer
+_DESCENTS = 12  # random starts of a descent before giving up
+
+
+class InfeasibleError(ValueError):
+    """No arch keeps the constraints; the message says by how far."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Constraint:
+    """A bound, or two, on a function of an arch.
+
+    Args:
+      name: What is bounded, for messages.
+      fn: `fn(arch) -> float`, a function of the path: it is given the path key, in
+        which choices that are not read stand at 0.
+      maximum: Largest value allowed, itself included.
+      minimum: Smallest value allowed, itself included.
+
+    Raises:
+      ValueError: If there is no bound, a bound is NaN, or they exclude each other.
+
+    Example:
+      >>> Constraint("depth", sum, maximum=3).bounds
+      'at most 3'
+    """
+
+    name: str
+    fn: Callable[[Arch], float]
+    maximum: float | None = None
+    minimum: float | None = None
+
+    def __post_init__(self):
+        given = [b for b in (self.minimum, self.maximum) if b is not None]
+        if not given or any(math.isnan(b) for b in given) or given != sorted(given):
+            raise ValueError(
+                f"Constraint {self.name!r} needs a `maximum`, a `minimum` not above "
+                f"it, or both, but got maximum={self.maximum!r} and "
+                f"minimum={self.minimum!r}."
+            )
+
+    @property
+    def bounds(self) -> str:
+        """The bounds in words."""
+        low = [] if self.minimum is None else [f"at least {self.minimum:,.12g}"]
+        high = [] if self.maximum is None else [f"at most {self.maximum:,.12g}"]
+        return " and ".join(low + high)
+
+    def excess(self, cost: float) -> float:
+        """Return how far `cost` is outside, relative to the bound; 0 if inside."""
+        if math.isnan(cost):
+            return math.inf
+        total = 0.0
+        if self.maximum is not None and cost > self.maximum:
+            total += (cost - self.maximum) / (abs(self.maximum) or 1.0)
+        if self.minimum is not None and cost < self.minimum:
+            total += (self.minimum - cost) / (abs(self.minimum) or 1.0)
+        return total
+
+
+class Constraints:
+    """Hard constraints on the archs of a space; none at all is allowed, too.
+
+    Args:
+      space: The space that the archs are from.
+      constraints: The bounds, all of which hold together.
+
+    Example:
+      >>> from oneshot.space import Choice
+      >>> space = SearchSpace([Choice("a", (0, 1, 2)), Choice("b", (0, 1, 2))])
+      >>> few = Constraints(space, [Constraint("sum", sum, maximum=1)])
+      >>> few.feasible((0, 1)), few.feasible((1, 1))
+      (True, False)
+    """
+
+    def __init__(self, space: SearchSpace, constraints: Sequence[Constraint] = ()):
+        self.space = space
+        self.constraints = tuple(constraints)
+        self._costs: dict[Arch, tuple[float, ...]] = {}
+
+    def costs(self, arch: Sequence[int]) -> tuple[float, ...]:
+        """Return the value of each constraint's function, remembered by path."""
+        key = self.space.path_key(arch)
+        if key not in self._costs:
+            self._costs[key] = tuple(float(c.fn(key)) for c in self.constraints)
+        return self._costs[key]
+
+    def violation(self, arch: Sequence[int]) -> float:
+        """Return the sum of the relative excesses over the bounds; 0 if feasible."""
+        if not self.constraints:
+            return 0.0
+        pairs = zip(self.constraints, self.costs(arch), strict=True)
+        return sum(c.excess(cost) for c, cost in pairs)
+
+    def feasible(self, arch: Sequence[int]) -> bool:
+        """Return whether `arch` keeps every bound."""
+        return self.violation(arch) == 0
+
+    @functools.cached_property
+    def paths(self) -> tuple[Arch, ...] | None:
+        """Every feasible path key, or None where there are too many to enumerate."""
+        if self.space.num_paths > ENUMERABLE:
+            return None
+        return tuple(k for k in self.space.enumerate() if self.feasible(k))
+
+    def sample(self, rng: np.random.Generator, n: int) -> list[Arch]:
+        """Draw `n` feasible archs.
+
+        Uniform over feasible archs while rejection finds them; after that uniform over
+        feasible paths where the space is small, else the ends of descents, which reach
+        every region but not with equal chance.
+
+        Args:
+          rng: The source of randomness.
+          n: How many, at least 0. Repetitions are possible.
+
+        Returns:
+          The archs.
+
+        Raises:
+          InfeasibleError: If none was found, which is a proof in a small space only.
+        """
+        return [self._one(rng) for _ in range(n)]
+
+    def _one(self, rng: np.random.Generator) -> Arch:
+        for _ in range(_REJECTIONS):
+            if self.feasible(arch := self.space.sample(rng, 1)[0]):
+                return arch
+        if self.paths is not None:
+            if self.paths:
+                return self.paths[int(rng.integers(len(self.paths)))]
+            raise self.infeasible()
+        for _ in range(_DESCENTS):
+            if self.feasible(arch := self.repair(rng, self.space.sample(rng, 1)[0])):
+                return arch
+        raise self.infeasible()
+
+    def repair(self, rng: np.random.Generator, arch: Arch) -> Arch:
+        """Return a nearby arch, feasible if a greedy walk from `arch` gets there.
+
+        Each step moves to the first neighbour, in random order, that violates less, so
+        the walk ends; it may end in an infeasible arch.
+        """
+        return _descend(rng, arch, self.violation, self.space)
+
+    def infeasible(self) -> InfeasibleError:
+        """Return the error that names the bounds and what the space holds."""
+        ranges = [self._range(i) for i in range(len(self.constraints))]
+        found = "; ".join(
+            f"{c.name!r} is bounded to {c.bounds}, and in the space goes from "
+            f"{low:,.12g} to {high:,.12g}"
+            for c, (low, high) in zip(self.constraints, ranges, strict=True)
+        )
+        small = self.space.num_paths <= ENUMERABLE
+        how = (
+            f"exactly, over all {self.space.num_paths:,} paths"
+            if small
+            else f"by coordinate descent both ways from {_DESCENTS} starts, so that "
+            "the true range may be wider"
+        )
+        return InfeasibleError(
+            f"{'No arch keeps' if small else 'No arch was found that keeps'} the "
+            f"constraints: {found} (minimum and maximum found {how}). "
+            f"{self._advice(ranges)}"
+        )
+
+    def _range(self, index: int) -> tuple[float, float]:
+        if self.space.num_paths <= ENUMERABLE:
+            costs = [self.costs(k)[index] for k in self.space.enumerate()]
+        else:
+            rng = np.random.default_rng(0)  # the message is the same each time
+            starts = self.space.sample(rng, _DESCENTS)
+            ends = [
+                _descend(
+                    rng, s, lambda a, sign=sign: sign * self.costs(a)[index], self.space
+                )
+                for s in starts
+                for sign in (1, -1)
+            ]
+            costs = [self.costs(k)[index] for k in ends]
+        valid = [c for c in costs if not math.isnan(c)] or [math.nan]
+        return min(valid), max(valid)
+
+    def _advice(self, ranges: Sequence[tuple[float, float]]) -> str:
+        advice = []
+        for c, (low, high) in zip(self.constraints, ranges, strict=True):
+            if c.maximum is not None and low > c.maximum:
+                advice.append(
+                    f"Raise the maximum of {c.name!r} to {low:,.12g} or more."
+                )
+            if c.minimum is not None and high < c.minimum:
+                advice.append(
+                    f"Lower the minimum of {c.name!r} to {high:,.12g} or less."
+                )
+        return " ".join(advice) or "Relax a bound: together they exclude every arch."
+
+
+def _descend(
+    rng: np.random.Generator,
+    arch: Arch,
+    loss: Callable[[Arch], float],
+    space: SearchSpace,
+) -> Arch:
+    """Move to the first better neighbour, in random order, until there is none."""
+    value = loss(arch)
+    better = True
+    while better:
+        around = space.neighbours(arch)
+        better = False
+        for i in rng.permutation(len(around)):
+            if (reached := loss(around[i])) < value:
+                arch, value, better = around[i], reached, True
+                break
+    return arch

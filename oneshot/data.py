@@ -1,0 +1,236 @@
+"""In-memory data on the device, with splits that are kept apart.
+
+`train` is trained on, `calibrate` is a part of it, `validate` is all that a search may
+see, and `test` is opened by name, once, and remembered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from oneshot.randomness import AUGMENTATION, ORDER, SPLITS, stream_key
+
+
+class Split(NamedTuple):
+    """Examples x [n, ...] and targets y [n, ...] of one split, on the host."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+class Placement(Protocol):
+    """What data needs to know of the engine."""
+
+    def put(self, tree: Any, kind: Any = "weights") -> Any: ...
+
+    def sharding(self, kind: Any) -> Any: ...
+
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, x) -> x, traced
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+    """Splits of one data set, and the batches that training draws from them.
+
+    Build it with `Data.from_arrays`. Batch order is a permutation for each epoch, a
+    function of the seed, and augmentation one of (seed, step): a resumed run sees what
+    the uninterrupted one would have seen, and nothing has to be saved.
+
+    Attributes:
+      train, validate: The splits of these names.
+      calibrate: Part of train, un-augmented, for BatchNorm's statistics.
+      augment: Random transformation of training batches, or None.
+      test_log: One entry for each time that `open_test` was called.
+    """
+
+    train: Split
+    validate: Split
+    calibrate: Split
+    augment: Augment | None = None
+    test_log: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    _test: Split | None = None
+
+    @staticmethod
+    def from_arrays(
+        train: tuple[Any, Any],
+        *,
+        validate: tuple[Any, Any] | float = 0.2,
+        test: tuple[Any, Any] | None = None,
+        calibrate: int = 1024,
+        augment: Augment | None = None,
+        seed: int = 0,
+    ) -> Data:
+        """Check arrays and split them.
+
+        Args:
+          train: (x, y) with equal leading axes.
+          validate: (x, y), or the share of `train`, in 0 to 1, taken for it at random.
+          test: (x, y) or None.
+          calibrate: How many training examples recalibrate BatchNorm (all, if fewer).
+          augment: `(key, x) -> x`, traced into the batch program.
+          seed: Decides which examples are taken.
+
+        Raises:
+          ValueError: If a split is empty, lengths differ, or a number is not finite.
+
+        Example:
+          >>> data = Data.from_arrays((images, labels), validate=0.25)
+          >>> data.validate.x.shape
+        """
+        rng = np.random.default_rng([seed, SPLITS])
+        whole = _checked("train", train)
+        if isinstance(validate, float | int):
+            order = rng.permutation(len(whole.x))
+            held = round(validate * len(order))
+            validate = whole.x[order[:held]], whole.y[order[:held]]
+            whole = Split(whole.x[order[held:]], whole.y[order[held:]])
+        chosen = rng.permutation(len(whole.x))[:calibrate]
+        return Data(
+            _checked("train", whole),
+            _checked("validate", validate),
+            _checked("calibrate", (whole.x[chosen], whole.y[chosen])),
+            augment,
+            [],
+            None if test is None else _checked("test", test),
+        )
+
+    def split(self, name: str) -> Split:
+        """Return the split `train`, `validate` or `calibrate`.
+
+        Raises:
+          ValueError: For `test`, which only `open_test` returns, and unknown names.
+        """
+        if name in ("train", "validate", "calibrate"):
+            return getattr(self, name)
+        if name == "test":
+            raise ValueError(
+                "A search must not see the test split, or its result means nothing. "
+                "Score on 'validate'; for the final table call data.open_test(reason)."
+            )
+        raise ValueError(
+            f"There is no split {name!r}: 'train', 'validate', 'calibrate'."
+        )
+
+    def open_test(self, reason: str) -> Split:
+        """Return the test split and log the access.
+
+        Args:
+          reason: What it is opened for, in words; kept with the time in `test_log`.
+
+        Raises:
+          ValueError: If there is none.
+        """
+        if self._test is None:
+            raise ValueError("This data has no test split; give one to from_arrays.")
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.test_log.append({"time": now, "reason": reason})
+        return self._test
+
+    @functools.cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """16 hexadecimal digits of each split's content."""
+        splits: dict[Literal["train", "validate", "test"], Split | None] = {
+            "train": self.train,
+            "validate": self.validate,
+            "test": self._test,
+        }
+        return {k: _digest(split) for k, split in splits.items() if split is not None}
+
+    def batches(self, seed: int, size: int, engine: Placement) -> Batches:
+        """Return training batches by step, gathered and augmented on the device.
+
+        Args:
+          seed: Decides order and augmentation.
+          size: Examples in a batch.
+          engine: Says where arrays live.
+
+        Raises:
+          ValueError: If a batch is larger than the training split.
+        """
+        if size > len(self.train.x) or size < 1:
+            raise ValueError(
+                f"A batch has 1 to {len(self.train.x)} examples, the size of the training "
+                f"split, but {size} were asked for."
+            )
+        return Batches(self, seed, size, engine)
+
+
+class Batches:
+    """Training batches as a function of the step; see `Data.batches`."""
+
+    def __init__(self, data: Data, seed: int, size: int, engine: Placement):
+        self.n, self.size, self.seed, self.put = (
+            len(data.train.x),
+            size,
+            seed,
+            engine.put,
+        )
+        self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
+        self._arrays = self.put(tuple(data.train), "weights")
+        self._key = self.put(stream_key(seed, AUGMENTATION), "weights")
+
+        def gather(arrays, places, key, step):
+            x, y = (jax.tree.map(lambda a: a[places], part) for part in arrays)
+            if data.augment is not None:
+                x = data.augment(jax.random.fold_in(key, step), x)
+            return x, y
+
+        self._gather = jax.jit(gather, out_shardings=engine.sharding("data"))
+
+    def places(self, step: int) -> np.ndarray:
+        """Return the training examples of one step, int32 [size]."""
+        epoch, i = divmod(step, self.n // self.size)
+        if epoch != self._epoch[0]:
+            rng = np.random.default_rng([self.seed, ORDER, epoch])
+            self._epoch = epoch, rng.permutation(self.n).astype(np.int32)
+        return self._epoch[1][i * self.size : (i + 1) * self.size]
+
+    def __call__(self, step: int) -> tuple[Any, Any]:
+        """Return the batch (x, y) of one step, on the device."""
+        places = self.put(self.places(step), "data")
+        return self._gather(
+            self._arrays, places, self._key, self.put(np.int32(step), "weights")
+        )
+
+
+def _checked(name: str, arrays: tuple[Any, Any]) -> Split:
+    x, y = (np.asarray(a) for a in arrays)
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+        raise ValueError(
+            f"The {name} split needs as many targets as examples, but x has shape "
+            f"{list(x.shape)} and y {list(y.shape)}."
+        )
+    if not len(x):
+        raise ValueError(
+            f"The {name} split is empty. Give it at least one example; a share of a small "
+            "training set can round to none."
+        )
+    for what, array in (("x", x), ("y", y)):
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            bad = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise ValueError(
+                f"The {name} split holds a number that is not finite in {what}, first in "
+                f"example {bad}. Clean the data first: it would turn every weight to NaN."
+            )
+    if x.dtype == np.float64:
+        x = x.astype(np.float32)
+    if np.issubdtype(y.dtype, np.integer):
+        y = y.astype(np.int32)
+    return Split(x, y)
+
+
+def _digest(split: Split) -> str:
+    digest = hashlib.sha256()
+    for array in split:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,99 @@
+"""Losses and metrics: functions of (outputs, targets) with one value for each example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+Metric = Callable[[Any, Any], jax.Array]
+Metrics = Mapping[str, Metric]
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the cross entropy of each example, in nats.
+
+    Args:
+      logits: [n, classes], unnormalised.
+      labels: [n], integers in 0 to classes - 1.
+
+    Returns:
+      [n], float32.
+
+    Example:
+      >>> cross_entropy(jnp.zeros((1, 4)), jnp.zeros(1, int))
+      Array([1.3862944], dtype=float32)
+    """
+    logits = logits.astype(jnp.float32)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def smoothed_cross_entropy(amount: float) -> Metric:
+    """Return cross entropy against labels mixed with `amount` of the uniform ones.
+
+    Args:
+      amount: In 0 to 1; 0.1 is usual (Szegedy et al. 2016, arXiv:1512.00567).
+    """
+
+    def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+        targets = optax.smooth_labels(targets, amount)
+        return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+
+    return loss
+
+
+def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return 1 where the largest logit is the label's, else 0, as float32 [n]."""
+    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+
+
+CLASSIFICATION: Metrics = {"loss": cross_entropy, "accuracy": accuracy}
+
+
+def as_metrics(loss: Metric | Metrics) -> dict[str, Metric]:
+    """Return metrics by name, among them "loss", from a loss or from metrics.
+
+    Raises:
+      ValueError: If a mapping has no "loss".
+    """
+    if not isinstance(loss, Mapping):
+        return (
+            {"loss": loss, "accuracy": accuracy}
+            if loss is cross_entropy
+            else {"loss": loss}
+        )
+    if "loss" not in loss:
+        raise ValueError(
+            f"The metrics need one called 'loss', which is trained on and ranked by; got "
+            f"{sorted(loss)}."
+        )
+    return dict(loss)
+
+
+def check_labels(outputs: Any, targets: Any, loss: Metric) -> None:
+    """Raise if integer labels fall outside the classes that a network tells apart.
+
+    XLA clamps an index out of range without a word, so a wrong label would train.
+
+    Args:
+      outputs: Abstract output of the head.
+      targets: Host or device labels.
+      loss: Only cross entropy defines what labels mean; others are not checked.
+
+    Raises:
+      ValueError: If a label is negative or not below the number of classes.
+    """
+    if loss is not cross_entropy or not hasattr(outputs, "shape") or not len(targets):
+        return
+    low, high = int(np.min(targets)), int(np.max(targets))
+    if low < 0 or high >= outputs.shape[-1]:
+        raise ValueError(
+            f"Labels go from {low} to {high}, but the head returns {outputs.shape[-1]} "
+            f"logits, for labels 0 to {outputs.shape[-1] - 1}. Give the head as many "
+            "outputs as there are classes, and number the classes from 0."
+        )

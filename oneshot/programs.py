@@ -1,0 +1,134 @@
+"""The functions that the engine compiles: one set for each (module, options, shapes)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from oneshot.functional import Functional
+from oneshot.paths import Options
+from oneshot.residuals import backward, forward, split_carry
+from oneshot.supernet import layer_key
+
+Tree = Any
+MakeOptimizer = Callable[[Any], optax.GradientTransformation]
+# (outputs, targets) -> one value for each example
+Metric = Callable[[Tree, Tree], jax.Array]
+
+
+def block_apply(module: Functional, options: Options, mode: Any) -> Callable:
+    """Return `(params, state, carry, key) -> (out, state)`; key is (step key, layer)."""
+
+    def apply(params, state, carry, key):
+        key = None if key is None else layer_key(*key)
+        return module.apply(params, state, carry, options=options, mode=mode, key=key)
+
+    return apply
+
+
+def apply_update(
+    make_optimizer: MakeOptimizer, params, opt_state, gradients, lr, scale
+):
+    """Return (params, optimizer state) after one update with scaled gradients."""
+    if scale is not None:
+        gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
+    updates, opt_state = make_optimizer(lr).update(gradients, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def squared_norm(tree: Tree) -> jax.Array:
+    """Return the sum of squares of a pytree, in float32."""
+    leaves = jax.tree.leaves(tree)
+    return sum(
+        (jnp.sum(jnp.square(g.astype(jnp.float32))) for g in leaves), jnp.float32(0)
+    )
+
+
+def clip_scale(sum_of_squares: jax.Array, clip_norm: float) -> jax.Array:
+    """Return the factor that brings a gradient of this squared norm to `clip_norm`."""
+    norm = jnp.sqrt(sum_of_squares)
+    return clip_norm / jnp.maximum(norm, clip_norm)
+
+
+def head_loss(apply: Callable, metrics: Mapping[str, Metric]) -> Callable:
+    """Return the last block with its loss, forward and backward in one program.
+
+    The result maps (params, state, carry, key, targets, weight) to (input cotangent,
+    gradients, new state, means by name); the gradient is that of weight * mean loss.
+    """
+
+    def run(params, state, carry, key, targets, weight):
+        floats, rebuild = split_carry(carry)
+
+        def f(params, floats):
+            outputs, new_state = apply(params, state, rebuild(floats), key)
+            means = {
+                k: jnp.mean(metric(outputs, targets)) for k, metric in metrics.items()
+            }
+            return weight * means["loss"], (means, new_state)
+
+        (own, inputs), (logged, new_state) = jax.grad(f, (0, 1), has_aux=True)(
+            params, floats
+        )
+        return inputs, own, new_state, logged
+
+    return run
+
+
+def head_scores(apply: Callable, metrics: Mapping[str, Metric]) -> Callable:
+    """Return `(params, state, carry, targets) -> {name: [n]}`, one value an example."""
+
+    def run(params, state, carry, targets):
+        outputs, _ = apply(params, state, carry, None)
+        return {name: metric(outputs, targets) for name, metric in metrics.items()}
+
+    return run
+
+
+def with_update(
+    gradient_of: Callable, make_optimizer: MakeOptimizer, at: int
+) -> Callable:
+    """Let a program that returns gradients (as its result `at`) update its module.
+
+    The new program takes (optimizer state, learning rate) first, then the old one's
+    arguments, of which the first is the parameters.
+    """
+
+    def run(opt_state, lr, params, *args):
+        results = list(gradient_of(params, *args))
+        results[at] = apply_update(
+            make_optimizer, params, opt_state, results[at], lr, None
+        )
+        return tuple(results)
+
+    return run
+
+
+def with_norm(gradient_of: Callable, at: int) -> Callable:
+    """Let a program that returns gradients add their squared norm to its first argument."""
+
+    def run(norm, *args):
+        results = gradient_of(*args)
+        return (*results, norm + squared_norm(results[at]))
+
+    return run
+
+
+def update(make_optimizer: MakeOptimizer, clip_norm: float | None) -> Callable:
+    """Return `(opt state, lr, params, gradients, sum of squares) -> (params, opt state)`."""
+
+    def run(opt_state, lr, params, gradients, sum_of_squares):
+        scale = None if clip_norm is None else clip_scale(sum_of_squares, clip_norm)
+        return apply_update(make_optimizer, params, opt_state, gradients, lr, scale)
+
+    return run
+
+
+def add(a: Tree, b: Tree) -> Tree:
+    """Return the sum of two gradients."""
+    return jax.tree.map(jnp.add, a, b)

@@ -1,0 +1,159 @@
+"""The report of a run as one page: no script, no request, readable in any browser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from oneshot.report import record, sections
+from oneshot.report.text import (
+    count,
+    escape,
+    fixed,
+    interval,
+    mapping,
+    mappings,
+    number,
+    percent,
+)
+
+Row = Mapping[str, Any]
+# The page asks the browser to refuse whatever it would have to fetch or execute.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def render(
+    result: Mapping[str, Any],
+    *,
+    metrics: Sequence[Row],
+    trials: Sequence[Row],
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+) -> str:
+    """The report of a run, as one self-contained HTML page.
+
+    Whatever is missing, None or NaN is left out or shown as a dash; a section
+    without its numbers says which command adds them.
+
+    Args:
+        result: What `result.json` holds.
+        metrics: One row a logged training step, as in `metrics.jsonl`.
+        trials: One row a trial, with `arch`, `scores`, `costs`, `status`, `reason`.
+        config: The run's settings.
+        environment: Versions, devices and the like.
+
+    Returns:
+        The page, to be written as UTF-8.
+
+    Example:
+        >>> page = render({}, metrics=[], trials=[], config={}, environment={})
+        >>> page.startswith("<!DOCTYPE html>")
+        True
+    """
+    result, trials, metrics = mapping(result), mappings(trials), mappings(metrics)
+    rows = mappings(result.get("rows"))
+    parts = [
+        _header(result, rows, metrics, trials),
+        sections.results(rows),
+        sections.found_front(trials, rows),
+        sections.trust(mapping(result.get("ranking"))),
+        sections.training(metrics),
+        record.failures(trials),
+        record.what_ran(result),
+        record.space(mapping(result.get("space"))),
+        record.settings(mapping(config), mapping(environment)),
+    ]
+    return _page(f"oneshot: {result.get('name') or 'report'}", "\n".join(parts))
+
+
+def _page(title: str, body: str) -> str:
+    style = resources.files("oneshot.report").joinpath("style.css").read_text("utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"/>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
+        f"<title>{escape(title)}</title><style>\n{style}</style></head>\n"
+        f"<body><main>\n{body}\n</main></body></html>\n"
+    )
+
+
+def _header(
+    result: Row, rows: Sequence[Row], metrics: Sequence[Row], trials: Sequence[Row]
+) -> str:
+    space = mapping(result.get("space"))
+    facts = [
+        f"space {space['name']}" if space.get("name") else "",
+        f"seed {result['seed']}" if result.get("seed") is not None else "",
+        f"{len(trials):,} trials" if trials else "",
+    ]
+    winner = _winner(rows)
+    if winner is not None:
+        lead = _winner_sentence(winner) + _comparison(winner, rows)
+    elif trials:
+        lead = "<p>Searched; no subnet is chosen yet.</p>"
+    elif metrics:
+        lead = "<p>Trained; nothing is searched yet.</p>"
+    else:
+        lead = "<p>Nothing has run yet.</p>"
+    return (
+        f"<header><h1>{escape(result.get('name') or 'Report')}</h1>"
+        f'<div class="lead">{lead}</div>'
+        f'<p class="muted">{escape(" · ".join(filter(None, facts)))}</p></header>'
+    )
+
+
+def _winner(rows: Sequence[Row]) -> Row | None:
+    # By validation loss: choosing by the test column would spoil the test column.
+    chosen = [row for row in rows if row.get("chosen")]
+    scored = [row for row in chosen if number(row.get("inherited_loss")) is not None]
+    if scored:
+        return min(scored, key=lambda row: number(row["inherited_loss"]) or 0.0)
+    return chosen[0] if chosen else None
+
+
+def _winner_sentence(row: Row) -> str:
+    name = escape(row.get("network") or row.get("arch") or "a subnet")
+    text = f"The search's best subnet by validation loss is <strong>{name}</strong>"
+    text += f" ({escape(row['role'])})" if row.get("role") else ""
+    sizes = [
+        f"{count(row.get(key))} {words}"
+        for key, words in (("params", "parameters"), ("macs", "multiply-adds"))
+        if number(row.get(key)) is not None
+    ]
+    text += f", with {' and '.join(sizes)}" if sizes else ""
+    if number(row.get("tuned_accuracy")) is not None:
+        text += f": <strong>{percent(row['tuned_accuracy'])}</strong> of the test "
+        text += f"examples right after tuning{_between(row)}."
+    elif number(row.get("inherited_loss")) is not None:
+        text += f": validation loss {fixed(row['inherited_loss'])} with inherited "
+        text += "weights, not tuned yet."
+    else:
+        text += "."
+    return f"<p>{text}</p>"
+
+
+def _between(row: Row) -> str:
+    bounds = row.get("tuned_low"), row.get("tuned_high")
+    if None in map(number, bounds):
+        return ""
+    return f" (95 % interval {interval(*bounds, scale=100, digits=1)})"
+
+
+def _comparison(winner: Row, rows: Sequence[Row]) -> str:
+    random = next((row for row in rows if row.get("role") == "random"), None)
+    if random is None or number(random.get("tuned_accuracy")) is None:
+        return ""
+    text = f"A random subnet, tuned alike, reaches {percent(random['tuned_accuracy'])}"
+    text += _between(random)
+    if _overlap(winner, random):
+        text += ": the intervals overlap, so this test alone does not tell them apart"
+    return f"<p>{text}.</p>"
+
+
+def _overlap(row: Row, other: Row) -> bool:
+    low, high = number(row.get("tuned_low")), number(row.get("tuned_high"))
+    below, above = number(other.get("tuned_low")), number(other.get("tuned_high"))
+    if low is None or high is None or below is None or above is None:
+        return False
+    return low <= above and below <= high

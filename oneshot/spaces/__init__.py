@@ -1,0 +1,4 @@
+"""Ready-made supernets: call them, or copy them and change what you like."""
+
+from oneshot.spaces.nb_macro import nb_macro as nb_macro
+from oneshot.spaces.tiny import tiny as tiny

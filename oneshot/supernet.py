@@ -1,0 +1,329 @@
+"""The supernet: stem, layers and head over shared weights, spanned by its choices.
+
+`Supernet.apply` is the reference semantics: short, usable in anybody's own `jit`, and
+what the engine, the evaluator and extraction are tested against.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oneshot.functional import Functional, Mode, Tree, functional
+from oneshot.layers import Slot, flatten, named_layers
+from oneshot.paths import Path, Step
+from oneshot.space import SearchSpace
+
+
+class Weights(NamedTuple):
+    """The shared weights of a supernet, by module name; unpacks as (params, state).
+
+    Attributes:
+      params: Trainable arrays of each module.
+      state: Other arrays of each module, such as BatchNorm's running averages.
+    """
+
+    params: dict[str, Tree]
+    state: dict[str, Tree]
+
+
+class Supernet:
+    """Every candidate network of a space at once.
+
+    Args:
+      stem: First layer; gets the network's input.
+      layers: The layers between, a list or a dict by name. What a layer returns, an
+        array or any pytree of arrays, is what the next one gets.
+      head: Last layer; returns the network's output.
+      symmetry: Which archs are one network when trained alone (see `SearchSpace`).
+
+    Raises:
+      TypeError: If a layer is not one, or its constructor fails.
+      ValueError: If two layers name a choice alike with different options.
+
+    Example:
+      >>> net = Supernet(
+      ...     stem=lambda rngs: nnx.Linear(64, 32, rngs=rngs),
+      ...     layers=[OneOf(skip=Identity,
+      ...                   fc=lambda rngs: nnx.Linear(32, 32, rngs=rngs))],
+      ...     head=lambda rngs: nnx.Linear(32, 10, rngs=rngs))
+      >>> params, state = net.init(jax.random.key(0), jnp.ones((2, 64)))
+      >>> logits, state = net.apply(params, state, (1,), jnp.ones((2, 64)))
+    """
+
+    def __init__(
+        self,
+        stem: Any,
+        layers: Sequence[Any] | Mapping[str, Any],
+        head: Any,
+        *,
+        symmetry=None,
+    ):
+        row = [("stem", stem), *named_layers(layers, "layer"), ("head", head)]
+        choices, readers, self.slots = flatten(row)
+        self.space = SearchSpace(choices, readers, symmetry)
+        self.modules: dict[str, Functional] = {
+            branch.module: functional(branch.module, branch.make)
+            for slot in self.slots
+            for branch in slot.branches
+            if branch is not None
+        }
+
+    def init(self, key: jax.Array, x: Tree) -> Weights:
+        """Return fresh weights, after checking that every path accepts inputs like `x`.
+
+        Args:
+          key: A typed random key; each module folds in its position.
+          x: An example batch or its `jax.ShapeDtypeStruct`s; only shapes matter.
+
+        Raises:
+          ValueError: If some option does not accept what an earlier one returns.
+        """
+        for _ in reachable(self, x):
+            pass
+        inits: dict[Any, Any] = {}  # equal modules share one compiled init
+        params, state = {}, {}
+        for i, (name, module) in enumerate(self.modules.items()):
+            signature = module.graphdefs["train"], str(module.params)
+            init = inits.setdefault(signature, jax.jit(module.init))
+            params[name], state[name] = init(jax.random.fold_in(key, i))
+        return Weights(params, state)
+
+    def abstract(self) -> Weights:
+        """Return the shapes and dtypes of the weights, nothing allocated."""
+        modules = self.modules.items()
+        return Weights(
+            {k: m.params for k, m in modules}, {k: m.state for k, m in modules}
+        )
+
+    def path(self, arch: Sequence[int]) -> Path:
+        """Return the path that `arch` resolves to, stem and head included.
+
+        Raises:
+          ValueError: If `arch` is not one of the space.
+        """
+        values = dict(enumerate(self.space.check(arch)))
+        steps = (slot.resolve(values, self.space.choices) for slot in self.slots)
+        return tuple(step for step in steps if step is not None)
+
+    def apply(
+        self,
+        params: dict[str, Tree],
+        state: dict[str, Tree],
+        arch: Sequence[int] | jax.Array,
+        x: Tree,
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> tuple[Tree, dict[str, Tree]]:
+        """Run the subnet `arch` on a batch: the reference semantics.
+
+        Args:
+          params, state: Shared weights, by module name.
+          arch: Option indices. Plain ints give a straight line; a `jax.Array`, traced
+            or not, gives a `lax.switch` per layer, where options have to return equal
+            shapes and an index out of range is clamped.
+          x: The input batch.
+          train: Batch statistics and dropout instead of running averages and none.
+          key: Random key, needed when training with dropout.
+
+        Returns:
+          The head's output and the new state; modules off the path keep theirs.
+
+        Raises:
+          ValueError: If a static arch is not one of the space, or the options of a
+            layer return unequal shapes under a traced one.
+        """
+        mode: Mode = "train" if train else "eval"
+        weights = Weights(params, state)
+        if isinstance(arch, jax.Array):
+            return self.run_traced(weights, arch, x, mode=mode, key=key)
+        return self.run(weights, self.path(arch), x, mode=mode, key=key)
+
+    def run(
+        self, weights: Weights, path: Path, x: Tree, *, mode: Mode = "eval", key=None
+    ) -> tuple[Tree, dict[str, Tree]]:
+        """Run one path; like `apply`, with the mode `calibrate` besides.
+
+        In `calibrate` BatchNorm normalises by the batch and leaves exactly its
+        statistics, and nothing else is as in training.
+        """
+        params, state = weights.params, dict(weights.state)
+        for step in path:
+            x, state[step.module] = self.modules[step.module].apply(
+                params[step.module],
+                state[step.module],
+                x,
+                options=step.options,
+                mode=mode,
+                key=layer_key(key, step.layer),
+            )
+        return x, state
+
+    def run_traced(
+        self, weights: Weights, arch: jax.Array, x: Tree, *, mode: Mode, key=None
+    ) -> tuple[Tree, dict[str, Tree]]:
+        """Run the subnet of an array of option indices, by a `lax.switch` per layer."""
+        state = dict(weights.state)
+        for slot in self.slots:
+            names = [b.module for b in slot.branches if b]
+            branches, index = self.switch_table(slot)
+            own = {n: weights.params[n] for n in names}, {n: state[n] for n in names}
+            run = [
+                functools.partial(self._branch, step, mode, layer_key(key, slot.layer))
+                for step in branches
+            ]
+            if len(run) == 1:
+                x, new = run[0](*own, x)
+            else:
+                _check_equal_shapes(
+                    slot, branches, [jax.eval_shape(f, *own, x) for f in run]
+                )
+                x, new = jax.lax.switch(index(arch), run, *own, x)
+            state.update(new)
+        return x, state
+
+    def _branch(self, step: Step | None, mode: Mode, key, params, state, x):
+        if step is None:
+            return x, state
+        out, new = self.modules[step.module].apply(
+            params[step.module],
+            state[step.module],
+            x,
+            options=step.options,
+            mode=mode,
+            key=key,
+        )
+        return out, {**state, step.module: new}
+
+    def switch_table(self, slot: Slot):
+        """Return the distinct steps of a slot, and `arch -> which` for traced archs."""
+        sizes = [len(self.space.choices[c].options) for c in slot.choices]
+        steps = [step for _, step in slot.cases(self.space.choices, {})]
+        distinct = list(dict.fromkeys(steps))
+        table = np.array([distinct.index(s) for s in steps], np.int32)
+        strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
+
+        def index(arch: jax.Array) -> jax.Array:
+            row = sum(
+                (arch[c] * s for c, s in zip(slot.choices, strides, strict=True)),
+                start=jnp.int32(0),
+            )
+            return jnp.asarray(table)[row]
+
+        return distinct, index
+
+
+def layer_key(key: jax.Array | None, layer: int) -> jax.Array | None:
+    """Return the key of one layer, the last of the foldings from (seed, step)."""
+    return None if key is None else jax.random.fold_in(key, layer)
+
+
+class Reached(NamedTuple):
+    """A block that some path runs: its step, and what it gets and returns."""
+
+    step: Step
+    carry: Tree  # abstract input
+    out: Tree  # abstract output
+
+
+def reachable(supernet: Supernet, x: Tree) -> Iterator[Reached]:
+    """Yield each (step, carry shape) that some arch reaches, once, in layer order.
+
+    Choices that several layers read are followed consistently, so that a width tied
+    through the whole network costs as many walks as it has options, not their product.
+
+    Raises:
+      ValueError: If a block fails on a carry that an arch can bring to it.
+    """
+    choices, seen = supernet.space.choices, {}
+    last = {c: slot.layer for slot in supernet.slots for c in slot.choices}
+    fronts = {((), _freeze(abstract(x))): None}
+    for slot in supernet.slots:
+        new_fronts, yielded = {}, set()
+        for pending, frozen in fronts:
+            carry = _thaw(frozen)
+            for assignment, step in slot.cases(choices, dict(pending)):
+                out = frozen
+                if step is not None:
+                    out = _freeze(_out_shape(supernet, slot, step, carry, seen))
+                    if (step, frozen) not in yielded:
+                        yielded.add((step, frozen))
+                        yield Reached(step, carry, _thaw(out))
+                known = {**dict(pending), **assignment}
+                rest = tuple(
+                    sorted((c, v) for c, v in known.items() if last[c] > slot.layer)
+                )
+                new_fronts[rest, out] = None
+        fronts = new_fronts
+
+
+def abstract(tree: Tree) -> Tree:
+    """Return the shapes and dtypes of a pytree of arrays."""
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)), tree
+    )
+
+
+def _freeze(tree: Tree):
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, tuple((a.shape, a.dtype) for a in leaves)
+
+
+def _thaw(frozen) -> Tree:
+    treedef, leaves = frozen
+    return treedef.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+
+
+def _out_shape(supernet: Supernet, slot: Slot, step: Step, carry: Tree, seen: dict):
+    module = supernet.modules[step.module]
+    signature = (
+        module.graphdefs["train"],
+        step.options,
+        _freeze(carry),
+        str(module.params),
+    )
+    if signature not in seen:
+        run = functools.partial(module.apply, options=step.options, mode="train")
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        try:
+            out, _ = jax.eval_shape(
+                lambda p, s, c, k: run(p, s, c, key=k),
+                module.params,
+                module.state,
+                carry,
+                key,
+            )
+        except Exception as error:
+            raise ValueError(
+                f"Module {step.module!r} of layer {slot.name!r}"
+                f"{f' with {dict(step.options)}' if step.options else ''} does not accept "
+                f"its input {shapes(carry)}, which some arch brings to it: {error} Either "
+                "let every option of the earlier layers return what this one needs, or "
+                "tie the two by passing one Choice to both."
+            ) from error
+        seen[signature] = out
+    return seen[signature]
+
+
+def shapes(tree: Tree) -> str:
+    """Return the dtypes and shapes of a pytree, for messages."""
+    return ", ".join(
+        f"{a.dtype}{list(a.shape)}" for a in jax.tree.leaves(abstract(tree))
+    )
+
+
+def _check_equal_shapes(slot: Slot, steps, outs) -> None:
+    found = {_freeze(out[0]): step for step, out in zip(steps, outs, strict=True)}
+    if len(found) > 1:
+        each = "; ".join(f"{s or 'skip'}: {shapes(_thaw(o))}" for o, s in found.items())
+        raise ValueError(
+            f"The options of layer {slot.name!r} return different shapes ({each}), which "
+            "a traced arch cannot select between. Pass the arch as a tuple of ints."
+        )

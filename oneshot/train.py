@@ -1,0 +1,292 @@
+"""Training: the state, one step, and a short loop over steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from oneshot.chain import Chain, PlannedPath, Update
+from oneshot.data import Data
+from oneshot.engine import Engine
+from oneshot.losses import Metric, Metrics, as_metrics, check_labels, cross_entropy
+from oneshot.optimizer import check_optimizer
+from oneshot.programs import MakeOptimizer
+from oneshot.randomness import DROPOUT, WEIGHTS, stream_key
+from oneshot.single import Single
+from oneshot.strategies import Plan, Strategy
+from oneshot.supernet import Supernet, Tree, Weights, reachable
+
+Execution = Literal["blocks", "static", "switch"]
+
+
+class TrainState(NamedTuple):
+    """All that a run has learnt; what it will do next follows from seed and step.
+
+    Attributes:
+      step: Steps taken.
+      seed: Decides archs, batch order, augmentation and dropout.
+      weights: Shared weights.
+      optimizer: Optimizer state of each module.
+      strategy: The strategy's state.
+    """
+
+    step: int
+    seed: int
+    weights: Weights
+    optimizer: dict[str, Tree]
+    strategy: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMetrics:
+    """What one step measured, still on the device.
+
+    Attributes:
+      step: Which step.
+      plan: The archs that it trained.
+      logged: Mean loss and metrics of each planned path, device scalars.
+      learning_rate: Device scalar.
+      squared_norm: Of the whole gradient, or None where nothing asked for it.
+    """
+
+    step: int
+    plan: Plan
+    logged: list[dict[str, Any]]
+    learning_rate: Any
+    squared_norm: Any
+
+    def host(self) -> dict[str, Any]:
+        """Return plain numbers, waiting for the device; weighted means over paths."""
+        logged, lr, norm = jax.device_get(
+            (self.logged, self.learning_rate, self.squared_norm)
+        )
+        weights = [p.weight for p in self.plan]
+        out = {"step": self.step, "arch": list(self.plan[0].arch)}
+        for name in logged[0]:
+            values = [float(one[name]) for one in logged]
+            out[name] = float(np.average(values, weights=weights))
+        out["learning_rate"] = float(lr)
+        if norm is not None:
+            out["gradient_norm"] = math.sqrt(float(norm))
+        return out
+
+
+class Trainer:
+    """Trains the shared weights of a supernet, a plan at each step.
+
+    Args:
+      supernet: What to train.
+      strategy: Draws the plans.
+      optimizer: `learning_rate -> optax.GradientTransformation`, leaf-wise. It is called
+        inside the compiled update and applied to each module on its own, so that modules
+        off the path keep weights, momentum and decay as they are.
+      learning_rate: A number, or an optax schedule of the global step.
+      loss: `(outputs, targets) -> [n]`, or several such metrics by name with "loss".
+      clip_norm: Bound on the norm of the whole path's gradient, or None.
+      mesh: Devices to split each batch over, with an axis `data`; None for one device.
+      execution: "blocks", a chain of compiled blocks; "static", one program for each
+        path; "switch", one program with a traced arch.
+
+    Raises:
+      ValueError: If the optimizer is not leaf-wise or holds a schedule, the metrics have
+        no "loss", or `execution` is another word.
+
+    Example:
+      >>> trainer = Trainer(net, Uniform(net.space),
+      ...                   lambda lr: optax.sgd(lr, momentum=0.9), 0.1)
+      >>> state = trainer.init(seed=0, x=images[:64])
+      >>> state, metrics = trainer.step(state, (images[:64], labels[:64]))
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        strategy: Strategy,
+        optimizer: MakeOptimizer,
+        learning_rate: float | optax.Schedule,
+        *,
+        loss: Metric | Metrics = cross_entropy,
+        clip_norm: float | None = None,
+        mesh: Mesh | None = None,
+        execution: Execution = "blocks",
+    ):
+        check_optimizer(optimizer)
+        self.supernet, self.strategy, self.make_optimizer = (
+            supernet,
+            strategy,
+            optimizer,
+        )
+        self.metrics, self.engine = as_metrics(loss), Engine(supernet, mesh)
+        update = Update(optimizer, clip_norm)
+        if execution == "blocks":
+            self.executor: Chain | Single = Chain(self.engine, self.metrics, update)
+        elif execution in ("static", "switch"):
+            traced = execution == "switch"
+            self.executor = Single(self.engine, self.metrics, update, traced=traced)
+        else:
+            raise ValueError(
+                f"`execution` is 'blocks', 'static' or 'switch', but got {execution!r}."
+            )
+        self._prepare = self._make_prepare(learning_rate)
+        self._scalars: dict[Any, Any] = {}
+
+    def _make_prepare(self, learning_rate: float | optax.Schedule) -> Callable:
+        def prepare(key, step):
+            rate = learning_rate(step) if callable(learning_rate) else learning_rate
+            return jnp.asarray(rate, jnp.float32), jax.random.fold_in(key, step)
+
+        return jax.jit(prepare, out_shardings=self.engine.sharding("weights"))
+
+    def init(self, seed: int, x: Tree, weights: Weights | None = None) -> TrainState:
+        """Return the state before the first step.
+
+        Args:
+          seed: Decides everything random in the run.
+          x: An example input batch; only its shapes matter.
+          weights: Weights to start from, copied; fresh ones if None.
+
+        Raises:
+          ValueError: If some option does not accept what an earlier one returns.
+        """
+        if weights is None:
+            weights = self.supernet.init(stream_key(seed, WEIGHTS), x)
+        else:  # a copy, since steps reuse the memory of what they are given
+            weights = jax.tree.map(jnp.copy, Weights(*weights))
+        init = jax.jit(self.make_optimizer(0.1).init)
+        optimizer = {name: init(params) for name, params in weights.params.items()}
+        weights, optimizer = self.engine.put((weights, optimizer))
+        return TrainState(0, seed, Weights(*weights), optimizer, self.strategy.init())
+
+    def warm_up(
+        self, batch: tuple[Tree, Tree], on_progress=lambda done, total: None, limit=500
+    ) -> float:
+        """Compile everything that training on such batches runs; return the seconds.
+
+        With "static" and "switch" this is little: their programs depend on the plan.
+        """
+        key = self.engine.put(stream_key(0, DROPOUT))
+        self._prepare(key, self.engine.put(np.int32(0)))
+        if isinstance(self.executor, Single):
+            return 0.0
+        jobs = list(self.executor.warm_up_jobs(*batch))
+        return self.engine.warm_up(jobs, on_progress, limit)
+
+    def step(
+        self, state: TrainState, batch: tuple[Tree, Tree]
+    ) -> tuple[TrainState, StepMetrics]:
+        """Train one step.
+
+        The arrays of `state` are given up to the new state (donated): copy what shall be
+        kept. Nothing here waits for the device.
+
+        Args:
+          state: From `init`, `step`, or a checkpoint.
+          batch: (x, y), on the host or the device.
+
+        Returns:
+          The new state, and metrics whose `host()` waits for the device.
+        """
+        plan = self.strategy.plan(state.strategy, state.seed, state.step)
+        planned = [
+            PlannedPath(self.supernet.path(p.arch), p.arch, self._scalar(p.weight))
+            for p in plan
+        ]
+        batch = self.engine.put(batch, "data")
+        lr, key = self._prepare(
+            self._key(state.seed), self.engine.put(np.int32(state.step))
+        )
+        weights, optimizer, logged, norm = self.executor.step(
+            state.weights, state.optimizer, planned, batch, lr, key
+        )
+        metrics = StepMetrics(state.step, plan, logged, lr, norm)
+        observed = self.strategy.observe(state.strategy, plan, metrics)
+        return TrainState(
+            state.step + 1, state.seed, weights, optimizer, observed
+        ), metrics
+
+    def _scalar(self, value: float) -> Any:
+        if value not in self._scalars:
+            self._scalars[value] = self.engine.put(np.float32(value))
+        return self._scalars[value]
+
+    def _key(self, seed: int) -> Any:
+        if ("key", seed) not in self._scalars:
+            key = self.engine.put(stream_key(seed, DROPOUT))
+            self._scalars["key", seed] = key
+        return self._scalars["key", seed]
+
+
+class DivergedError(FloatingPointError):
+    """Training met a loss that is not finite."""
+
+
+def fit(
+    trainer: Trainer,
+    state: TrainState,
+    data: Data,
+    steps: int,
+    *,
+    batch_size: int = 64,
+    every: int = 20,
+) -> Iterator[tuple[TrainState, list[dict[str, Any]]]]:
+    """Train up to step `steps`, handing over the state and metrics as it goes.
+
+    Args:
+      trainer: Takes the steps.
+      state: Where to go on from.
+      data: Batches come from its training split, in an order given by `state.seed`.
+      steps: Total number of steps, those before `state` included.
+      batch_size: Examples a step.
+      every: How often metrics are fetched and the loss is checked, in steps.
+
+    Yields:
+      (state, metrics of the steps since the last time, oldest first). Save the state, or
+      stop, as you like.
+
+    Raises:
+      DivergedError: If a loss is not finite; states handed over before are as they were.
+      ValueError: If labels fall outside the head's classes.
+
+    Example:
+      >>> for state, rows in fit(trainer, state, data, steps=1000):
+      ...     print(rows[-1]["loss"])
+    """
+    check_data(trainer, data, batch_size)
+    batches = data.batches(state.seed, batch_size, trainer.engine)
+    pending: list[StepMetrics] = []
+    while state.step < steps:
+        state, metrics = trainer.step(state, batches(state.step))
+        pending.append(metrics)
+        if len(pending) == every or state.step == steps:
+            rows = [m.host() for m in pending]
+            _check_finite(rows)
+            pending = []
+            yield state, rows
+
+
+def check_data(trainer: Trainer, data: Data, batch_size: int) -> None:
+    """Raise if labels do not fit the head; see `check_labels`."""
+    x = jax.ShapeDtypeStruct((batch_size, *data.train.x.shape[1:]), data.train.x.dtype)
+    for block in reachable(trainer.supernet, x):
+        outputs = block.out
+    for split in (data.train, data.validate):
+        check_labels(outputs, split.y, trainer.metrics["loss"])
+
+
+def _check_finite(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if not math.isfinite(row["loss"]):
+            raise DivergedError(
+                f"The loss became {row['loss']} at step {row['step']}, training arch "
+                f"{row['arch']} at learning rate {row['learning_rate']:.3g}. Lower the "
+                "learning rate, set clip_norm (1 to 5 is usual), or check the data; then "
+                "go on from the last checkpoint, which is kept."
+            )

@@ -1,0 +1,64 @@
+"""What every test shares: four virtual devices, strict ranks, the data folder."""
+
+import os
+from pathlib import Path
+
+# XLA reads its flags when the backend starts, so this precedes the import of jax.
+_FLAGS = os.environ.get("XLA_FLAGS", "")
+if "xla_force_host_platform_device_count" not in _FLAGS:
+    _FLAGS += " --xla_force_host_platform_device_count=4"
+os.environ["XLA_FLAGS"] = _FLAGS.strip()
+
+import hashlib
+import platform
+
+import jax
+import jaxlib
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--data", metavar="DIR", help="folder of data files (or ONESHOT_DATA)"
+    )
+    parser.addoption(
+        "--compile-cache",
+        action="store_true",
+        help="keep compiled programs in pytest's cache between runs",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--compile-cache"):
+        folder = config.cache.mkdir(f"jax-{jaxlib.__version__}-{_cpu_digest()}")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _cpu_digest() -> str:
+    # A program compiled for another CPU may crash here, so each has its own folder.
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    wanted = [x for x in lines if x.startswith(("model name", "flags", "Features"))]
+    text = "\n".join([platform.machine(), platform.processor(), *sorted(set(wanted))])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@pytest.fixture(scope="session")
+def data_dir(request: pytest.FixtureRequest) -> Path:
+    """The folder of data files; a test that needs it skips where there is none."""
+    named = request.config.getoption("--data") or os.environ.get("ONESHOT_DATA")
+    if not named:
+        pytest.skip("needs data files: name their folder by --data or ONESHOT_DATA")
+    folder = Path(named).expanduser().resolve()
+    if not folder.is_dir():
+        pytest.skip(f"needs data files: {folder} is no folder")
+    return folder
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """A fixed random key."""
+    return jax.random.key(0)
