@@ -295,33 +295,36 @@ class _Run:
         carry_id = self.chain.engine.carry_id(carry)
         for step in path[:-1]:
             block = self.chain.block(step, carry_id)
-            rng = self.rng(step)
-            own = self.params[step.module], self.state[step.module]
-            out, self.state[step.module], saved = block.forward(*own, carry, rng)
-            tape.append(
-                (
-                    block,
-                    step.module,
-                    _pick(block, "carry", carry),
-                    _pick(block, "out", out),
-                    saved,
-                )
-            )
-            carry, carry_id = out, block.out_id
-        head = path[-1]
-        call = self.chain.head(head, carry_id, targets, self.variant)
-        own = self.params[head.module], self.state[head.module]
-        cotangent, self.state[head.module], logged = self.call(
-            call, head.module, (*own, carry, self.rng(head), targets, weight)
-        )
-        del carry
-        while tape:  # popped, so that residuals are freed as soon as they are used
-            block, module, *residuals = tape.pop()
-            call = self.chain.backward(block, module, self.variant)
-            arguments = (self.params[module], *residuals, cotangent)
-            (cotangent,) = self.call(call, module, arguments)
-            del residuals, arguments
+            carry = self.forward(block, step, carry, tape)
+            carry_id = block.out_id
+        cotangent, logged = self.head(path[-1], carry_id, carry, targets, weight)
+        del carry  # no name may keep alive what a backward has used
+        while tape:
+            cotangent = self.backward(*tape.pop(), cotangent)
         return logged
+
+    def forward(self, block: Block, step: Step, carry: Tree, tape: list) -> Tree:
+        own = self.params[step.module], self.state[step.module]
+        rng = self.rng(step)
+        out, self.state[step.module], saved = block.forward(*own, carry, rng)
+        kept = _pick(block, "carry", carry), _pick(block, "out", out), saved
+        tape.append((block, step.module, kept))
+        return out
+
+    def head(self, step: Step, carry_id: int, carry: Tree, targets: Tree, weight: Any):
+        call = self.chain.head(step, carry_id, targets, self.variant)
+        own = self.params[step.module], self.state[step.module]
+        arguments = (*own, carry, self.rng(step), targets, weight)
+        cotangent, self.state[step.module], logged = self.call(
+            call, step.module, arguments
+        )
+        return cotangent, logged
+
+    def backward(self, block: Block, module: str, kept: tuple, cotangent: list[Any]):
+        call = self.chain.backward(block, module, self.variant)
+        arguments = (self.params[module], *kept, cotangent)
+        (cotangent,) = self.call(call, module, arguments)
+        return cotangent
 
     def rng(self, step: Step):
         if not self.chain.modules[step.module].has_rng:

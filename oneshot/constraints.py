@@ -184,21 +184,9 @@ class Constraints:
         )
 
     def _range(self, index: int) -> tuple[float, float]:
-        if self.space.num_paths <= ENUMERABLE:
-            costs = [self.costs(k)[index] for k in self.space.enumerate()]
-        else:
-            rng = np.random.default_rng(0)  # the message is the same each time
-            starts = self.space.sample(rng, _DESCENTS)
-            ends = [
-                _descend(
-                    rng, s, lambda a, sign=sign: sign * self.costs(a)[index], self.space
-                )
-                for s in starts
-                for sign in (1, -1)
-            ]
-            costs = [self.costs(k)[index] for k in ends]
-        valid = [c for c in costs if not math.isnan(c)] or [math.nan]
-        return min(valid), max(valid)
+        ends = extremes(self.space, lambda a: self.costs(a)[index])
+        low, high = (self.costs(a)[index] for a in ends)
+        return low, high
 
     def _advice(self, ranges: Sequence[tuple[float, float]]) -> str:
         advice = []
@@ -212,6 +200,33 @@ class Constraints:
                     f"Lower the minimum of {c.name!r} to {high:,.12g} or less."
                 )
         return " ".join(advice) or "Relax a bound: together they exclude every arch."
+
+
+def extremes(
+    space: SearchSpace, cost: Callable[[Arch], float], exact: int = ENUMERABLE
+) -> tuple[Arch, Arch]:
+    """Return an arch of the least and one of the greatest cost.
+
+    Args:
+      space: The space.
+      cost: A function of an arch; NaN counts as neither.
+      exact: Up to this many paths all are looked at; in larger spaces both ends are
+        found by coordinate descent from random starts, and may not be the true ones.
+
+    Returns:
+      (least, greatest), as path keys.
+    """
+    if space.num_paths <= exact:
+        ends = list(space.enumerate())
+    else:
+        rng = np.random.default_rng(0)  # the same each time
+        ends = [
+            space.path_key(_descend(rng, s, lambda a, sign=sign: sign * cost(a), space))
+            for s in space.sample(rng, _DESCENTS)
+            for sign in (1, -1)
+        ]
+    valid = [a for a in ends if not math.isnan(cost(a))] or ends
+    return min(valid, key=cost), max(valid, key=cost)
 
 
 def _descend(

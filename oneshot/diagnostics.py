@@ -80,7 +80,7 @@ class Ranking:
         for field, name in names.items():
             value = getattr(self, field).value
             if abs(value) > strength:  # false for NaN
-                best, strength = name if value > 0 else f"fewer {name}", abs(value)
+                best, strength = name if value > 0 else f"{name}, reversed", abs(value)
         return best, strength
 
     def words(self) -> str:
@@ -97,7 +97,7 @@ class Ranking:
 
     def _verdict(self) -> str:
         name, value = self.baseline
-        beside = f"that of {name} ({value:.3f}), the best trivial baseline"
+        beside = f"the best trivial baseline, {name} ({value:.3f})"
         if math.isnan(self.tau):
             return "The inherited scores are all equal and so rank nothing."
         if self.inherited.low > value:
@@ -153,7 +153,7 @@ def ranking(
       >>> up = np.arange(20.0)
       >>> found = ranking(up, up, params=-up, macs=up % 2, depth=up // 7, drawn="all")
       >>> found.tau, found.baseline[0]
-      (1.0, 'fewer parameters')
+      (1.0, 'parameters, reversed')
     """
     score, true = np.asarray(inherited, float), np.asarray(truth, float)
     if true.size < 4:

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from oneshot.functional import Functional
 from oneshot.supernet import Supernet, Tree, abstract
 
 Kind = Literal["weights", "data"] | None  # how an argument or result is laid out
@@ -51,11 +50,6 @@ class Engine:
         self._lock = threading.Lock()
         self._carries: dict[Hashable, int] = {}
         self._shapes: list[Tree] = []
-        structures: dict[Hashable, int] = {}
-        self._structure = {
-            name: structures.setdefault(_structure(module), len(structures))
-            for name, module in supernet.modules.items()
-        }
         # Plain ints would be transferred implicitly at each call.
         self.layer_index = [self.put(np.int32(i)) for i in range(len(supernet.slots))]
 
@@ -81,6 +75,8 @@ class Engine:
                     f"A batch of {n} examples does not split over {devices} devices. "
                     f"Use a multiple of {devices}."
                 )
+        if self.mesh is None and all(map(_on_device, jax.tree.leaves(tree))):
+            return tree
         return jax.device_put(tree, self.sharding(kind))
 
     # --- shapes -------------------------------------------------------------------
@@ -101,7 +97,7 @@ class Engine:
 
     def structure(self, module: str) -> int:
         """Return a small number that equal modules share."""
-        return self._structure[module]
+        return self.supernet.structures[module]
 
     # --- programs -----------------------------------------------------------------
 
@@ -190,10 +186,8 @@ class Engine:
         return time.perf_counter() - start
 
 
-def _structure(module: Functional) -> Hashable:
-    leaves, treedef = jax.tree.flatten((module.params, module.state))
-    shapes = tuple((a.shape, str(a.dtype)) for a in leaves)
-    return module.graphdefs["train"], treedef, shapes
+def _on_device(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array)
 
 
 def saved_shapes(compiled: Any, tree: Tree, index: int) -> Tree:

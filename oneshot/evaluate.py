@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from oneshot.evaluation_blocks import EvaluationBlocks
-from oneshot.data import Data
+from oneshot.data import Data, Split
 from oneshot.digest import digest
 from oneshot.engine import Engine
 from oneshot.losses import Metric, Metrics, as_metrics, check_labels, cross_entropy
@@ -87,7 +87,8 @@ class Evaluator:
     Args:
       supernet: Whose archs.
       data: Supplies the scored and the calibration images.
-      split: Which split to score, `validate` or `train`; `test` is refused.
+      split: Which split to score, `validate` or `train`. The name `test` is refused;
+        what `data.open_test(reason)` returned is scored, but `search` will not take it.
       loss: `(outputs, targets) -> [n]`, or several such metrics by name with "loss".
       recalibrate: False keeps the statistics that the weights come with; for weights
         whose statistics are those of one arch.
@@ -108,29 +109,28 @@ class Evaluator:
         supernet: Supernet,
         data: Data,
         *,
-        split: str = "validate",
+        split: str | Split = "validate",
         loss: Metric | Metrics = cross_entropy,
         recalibrate: bool = True,
         chunk: int | None = None,
         memory_limit: int | None = None,
         engine: Engine | None = None,
     ):
-        scored = data.split(split)
-        self.supernet, self.split, self.metrics = supernet, split, as_metrics(loss)
+        scored = data.split(split) if isinstance(split, str) else split
+        self.split = split if isinstance(split, str) else "test"
+        self.supernet, self.metrics = supernet, as_metrics(loss)
         self.engine = engine or Engine(supernet)
         self.settings = {
-            "split": split,
-            "scored": data.fingerprint.get(split),
+            "split": self.split,
+            "scored": data.fingerprint.get(self.split),
             "metrics": sorted(self.metrics),
             "calibrate": len(data.calibrate.x) if recalibrate else 0,
         }
         blocks = EvaluationBlocks(self.engine, self.metrics, memory_limit)
         calibration = data.calibrate.x if recalibrate else None
         self._scorer = Scorer(blocks, scored, calibration, chunk or len(scored.x))
-        for block in reachable(
-            supernet, jax.ShapeDtypeStruct(scored.x.shape, scored.x.dtype)
-        ):
-            outputs = block.out
+        x = jax.ShapeDtypeStruct(scored.x.shape, scored.x.dtype)
+        outputs = reachable(supernet, x)[-1].out
         check_labels(outputs, scored.y, self.metrics["loss"])
 
     @property
@@ -202,26 +202,31 @@ def bind(
     Args:
       evaluator: Scores the archs.
       weights: The shared weights to score by.
-      costs: `arch -> {name: number}`, joined to each row.
+
+    Example:
+      >>> search(algorithm, bind(evaluator, state.weights), objectives, budget=200)
     """
-    return _Bound(evaluator, weights, digest(weights), costs or (lambda arch: {}))
+    return Bound(evaluator, weights, digest(weights))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Bound:
+class Bound:
+    """An evaluator and the weights it scores by: a function of archs alone."""
+
     evaluator: Evaluator
     weights: Weights
     weights_digest: str
-    costs: Callable[[Arch], dict]
 
     @property
     def settings_digest(self) -> str:
+        """Tells the evaluator's settings from others."""
         return self.evaluator.settings_digest
 
     @property
     def split(self) -> str:
+        """The split that is scored."""
         return self.evaluator.split
 
-    def __call__(self, archs: Sequence[Arch]) -> list[dict[str, Any]]:
-        rows = self.evaluator(self.weights, archs).rows()
-        return [{**row, **self.costs(a)} for row, a in zip(rows, archs, strict=True)]
+    def __call__(self, archs: Sequence[Arch]) -> list[dict[str, float]]:
+        """Return {metric: mean, metric_se: standard error, n} for each arch."""
+        return self.evaluator(self.weights, archs).rows()

@@ -11,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 Mode = Literal["train", "calibrate", "eval"]
@@ -63,6 +64,12 @@ class Functional:
     def has_batch_statistics(self) -> bool:
         return self.graphdefs["calibrate"] != self.graphdefs["eval"]
 
+    def structure(self) -> Hashable:
+        """Return what two modules that can share programs have in common."""
+        leaves, treedef = jax.tree.flatten((self.params, self.state))
+        shapes = tuple((a.shape, str(a.dtype)) for a in leaves)
+        return self.graphdefs["train"], treedef, shapes
+
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Return (params, state) of a fresh module, as nested dicts."""
         module = self.make(rngs=nnx.Rngs(key))
@@ -74,7 +81,8 @@ class Functional:
         # Copies, since filling a template in place would leak tracers into it.
         p, s = jax.tree.map(lambda leaf: leaf, self.templates)
         nnx.replace_by_pure_dict(p, params)
-        nnx.replace_by_pure_dict(s, state)
+        # NNX would write a new statistic into the caller's own numpy array.
+        nnx.replace_by_pure_dict(s, jax.tree.map(_immutable, state))
         key = jax.random.key(0) if key is None else key
         rng = [
             (path, v.replace(_random_value(v, key, i)))
@@ -108,6 +116,10 @@ class Functional:
             return out, state
         rest = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
         return out, nnx.to_pure_dict(rest)
+
+
+def _immutable(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
 def _random_value(variable: Any, key: jax.Array, i: int) -> jax.Array:
@@ -149,16 +161,25 @@ def functional(name: str, make: Callable[..., nnx.Module]) -> Functional:
 
 
 def _build(name: str, make: Callable[..., nnx.Module]) -> nnx.Module:
+    found: list[Any] = []  # what eval_shape itself cannot return
+
+    def construct() -> Any:
+        module = make(rngs=nnx.Rngs(0))
+        if not isinstance(module, nnx.Module):
+            found.append(module)
+            return None
+        return module
+
     try:
-        module = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+        module = nnx.eval_shape(construct)
     except Exception as error:
         raise TypeError(
             f"Building module {name!r} failed: {error}. A layer's constructor is called "
             "as make(rngs=...), and returns an nnx.Module."
         ) from error
-    if not isinstance(module, nnx.Module):
+    if found:
         raise TypeError(
-            f"The constructor of module {name!r} returned {type(module).__name__}; it "
+            f"The constructor of module {name!r} returned {type(found[0]).__name__}; it "
             "has to return an nnx.Module. Wrap a function in a small Module class."
         )
     return module

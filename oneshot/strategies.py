@@ -77,17 +77,18 @@ class Fixed:
     """The same arch at every step: tunes or retrains one subnet by the same engine.
 
     Args:
-      arch: The subnet.
+      arch: The subnet. It is the strategy's state, so `state._replace(strategy=arch)`
+        turns a trainer to another one.
     """
 
     arch: Arch
 
-    def init(self) -> tuple[()]:
-        return ()
+    def init(self) -> Arch:
+        return self.arch
 
     def plan(self, state: Any, seed: int, step: int) -> Plan:
-        del state, seed, step  # always the same
-        return (Planned(self.arch),)
+        del seed, step  # always the same
+        return (Planned(tuple(state)),)
 
     def observe(self, state: Any, plan: Plan, metrics: Any) -> Any:
         del plan, metrics  # always the same

@@ -17,6 +17,7 @@ import numpy as np
 
 from oneshot.functional import Functional, Mode, Tree, functional
 from oneshot.layers import Slot, flatten, named_layers
+from oneshot.nn.backend import plain_operations
 from oneshot.paths import Path, Step
 from oneshot.space import SearchSpace
 
@@ -74,6 +75,14 @@ class Supernet:
             for branch in slot.branches
             if branch is not None
         }
+        known: dict[Any, int] = {}
+        self.structures = {  # equal numbers for modules that are built alike
+            name: known.setdefault(module.structure(), len(known))
+            for name, module in self.modules.items()
+        }
+        # What `reachable` found: tracing is slow, and asked for often.
+        self._reached: dict[Any, list[Reached]] = {}
+        self._out_shapes: dict[Any, Tree] = {}
 
     def init(self, key: jax.Array, x: Tree) -> Weights:
         """Return fresh weights, after checking that every path accepts inputs like `x`.
@@ -85,13 +94,11 @@ class Supernet:
         Raises:
           ValueError: If some option does not accept what an earlier one returns.
         """
-        for _ in reachable(self, x):
-            pass
-        inits: dict[Any, Any] = {}  # equal modules share one compiled init
+        reachable(self, x)
+        inits: dict[int, Any] = {}  # equal modules share one compiled init
         params, state = {}, {}
         for i, (name, module) in enumerate(self.modules.items()):
-            signature = module.graphdefs["train"], str(module.params)
-            init = inits.setdefault(signature, jax.jit(module.init))
+            init = inits.setdefault(self.structures[name], jax.jit(module.init))
             params[name], state[name] = init(jax.random.fold_in(key, i))
         return Weights(params, state)
 
@@ -233,8 +240,8 @@ class Reached(NamedTuple):
     out: Tree  # abstract output
 
 
-def reachable(supernet: Supernet, x: Tree) -> Iterator[Reached]:
-    """Yield each (step, carry shape) that some arch reaches, once, in layer order.
+def reachable(supernet: Supernet, x: Tree) -> list[Reached]:
+    """Return each (step, carry shape) that some arch reaches, once, in layer order.
 
     Choices that several layers read are followed consistently, so that a width tied
     through the whole network costs as many walks as it has options, not their product.
@@ -242,9 +249,16 @@ def reachable(supernet: Supernet, x: Tree) -> Iterator[Reached]:
     Raises:
       ValueError: If a block fails on a carry that an arch can bring to it.
     """
-    choices, seen = supernet.space.choices, {}
+    start = _freeze(abstract(x))
+    if start not in supernet._reached:
+        supernet._reached[start] = list(_walk(supernet, start))
+    return supernet._reached[start]
+
+
+def _walk(supernet: Supernet, start: Any) -> Iterator[Reached]:
+    choices = supernet.space.choices
     last = {c: slot.layer for slot in supernet.slots for c in slot.choices}
-    fronts = {((), _freeze(abstract(x))): None}
+    fronts = {((), start): None}  # (tied choices still to be read, carry)
     for slot in supernet.slots:
         new_fronts, yielded = {}, set()
         for pending, frozen in fronts:
@@ -252,15 +266,13 @@ def reachable(supernet: Supernet, x: Tree) -> Iterator[Reached]:
             for assignment, step in slot.cases(choices, dict(pending)):
                 out = frozen
                 if step is not None:
-                    out = _freeze(_out_shape(supernet, slot, step, carry, seen))
+                    out = _freeze(_out_shape(supernet, slot, step, carry))
                     if (step, frozen) not in yielded:
                         yielded.add((step, frozen))
                         yield Reached(step, carry, _thaw(out))
                 known = {**dict(pending), **assignment}
-                rest = tuple(
-                    sorted((c, v) for c, v in known.items() if last[c] > slot.layer)
-                )
-                new_fronts[rest, out] = None
+                rest = ((c, v) for c, v in known.items() if last[c] > slot.layer)
+                new_fronts[tuple(sorted(rest)), out] = None
         fronts = new_fronts
 
 
@@ -281,32 +293,28 @@ def _thaw(frozen) -> Tree:
     return treedef.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
 
 
-def _out_shape(supernet: Supernet, slot: Slot, step: Step, carry: Tree, seen: dict):
-    module = supernet.modules[step.module]
-    signature = (
-        module.graphdefs["train"],
-        step.options,
-        _freeze(carry),
-        str(module.params),
-    )
+def _out_shape(supernet: Supernet, slot: Slot, step: Step, carry: Tree) -> Tree:
+    seen, module = supernet._out_shapes, supernet.modules[step.module]
+    signature = supernet.structures[step.module], step.options, _freeze(carry)
     if signature not in seen:
         run = functools.partial(module.apply, options=step.options, mode="train")
         key = jax.eval_shape(lambda: jax.random.key(0))
         try:
-            out, _ = jax.eval_shape(
-                lambda p, s, c, k: run(p, s, c, key=k),
-                module.params,
-                module.state,
-                carry,
-                key,
-            )
+            with plain_operations():  # quicker to trace, and of the same shapes
+                out, _ = jax.eval_shape(
+                    lambda p, s, c, k: run(p, s, c, key=k),
+                    module.params,
+                    module.state,
+                    carry,
+                    key,
+                )
         except Exception as error:
+            options = f" with {dict(step.options)}" if step.options else ""
             raise ValueError(
-                f"Module {step.module!r} of layer {slot.name!r}"
-                f"{f' with {dict(step.options)}' if step.options else ''} does not accept "
-                f"its input {shapes(carry)}, which some arch brings to it: {error} Either "
-                "let every option of the earlier layers return what this one needs, or "
-                "tie the two by passing one Choice to both."
+                f"Module {step.module!r} of layer {slot.name!r}{options} does not accept "
+                f"its input {shapes(carry)}, which some arch brings to it: {error} "
+                "Either let every option of the earlier layers return what this one "
+                "needs, or tie the two by passing one Choice to both."
             ) from error
         seen[signature] = out
     return seen[signature]

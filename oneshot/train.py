@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -65,18 +66,25 @@ class StepMetrics:
 
     def host(self) -> dict[str, Any]:
         """Return plain numbers, waiting for the device; weighted means over paths."""
-        logged, lr, norm = jax.device_get(
-            (self.logged, self.learning_rate, self.squared_norm)
-        )
-        weights = [p.weight for p in self.plan]
-        out = {"step": self.step, "arch": list(self.plan[0].arch)}
-        for name in logged[0]:
-            values = [float(one[name]) for one in logged]
-            out[name] = float(np.average(values, weights=weights))
-        out["learning_rate"] = float(lr)
-        if norm is not None:
-            out["gradient_norm"] = math.sqrt(float(norm))
-        return out
+        return host_metrics([self])[0]
+
+
+def host_metrics(steps: Sequence[StepMetrics]) -> list[dict[str, Any]]:
+    """Return the numbers of several steps, fetched from the device at once."""
+    fetched = jax.device_get([(m.logged, m.learning_rate, m.squared_norm) for m in steps])
+    return [_row(m, *values) for m, values in zip(steps, fetched, strict=True)]
+
+
+def _row(metrics: StepMetrics, logged: list[dict[str, Any]], lr: Any, norm: Any) -> Any:
+    weights = [p.weight for p in metrics.plan]
+    out: dict[str, Any] = {"step": metrics.step, "arch": list(metrics.plan[0].arch)}
+    for name in logged[0]:
+        values = [float(one[name]) for one in logged]
+        out[name] = float(np.average(values, weights=weights))
+    out["learning_rate"] = float(lr)
+    if norm is not None:
+        out["gradient_norm"] = math.sqrt(float(norm))
+    return out
 
 
 class Trainer:
@@ -136,7 +144,19 @@ class Trainer:
                 f"`execution` is 'blocks', 'static' or 'switch', but got {execution!r}."
             )
         self._prepare = self._make_prepare(learning_rate)
+        self._init_optimizer = jax.jit(optimizer(0.1).init)
         self._scalars: dict[Any, Any] = {}
+
+    def with_strategy(
+        self, strategy: Strategy, learning_rate: float | optax.Schedule
+    ) -> Trainer:
+        """Return a trainer of the same compiled programs with another strategy and rate.
+
+        Tuning a subnet after training the supernet then compiles nothing new.
+        """
+        other = copy.copy(self)
+        other.strategy, other._prepare = strategy, self._make_prepare(learning_rate)
+        return other
 
     def _make_prepare(self, learning_rate: float | optax.Schedule) -> Callable:
         def prepare(key, step):
@@ -144,6 +164,15 @@ class Trainer:
             return jnp.asarray(rate, jnp.float32), jax.random.fold_in(key, step)
 
         return jax.jit(prepare, out_shardings=self.engine.sharding("weights"))
+
+    def abstract(self) -> tuple[Weights, dict[str, Tree]]:
+        """Return the shapes of weights and optimizer states, laid out as in training."""
+        weights = self.supernet.abstract()
+        optimizer = {
+            name: jax.eval_shape(self._init_optimizer, params)
+            for name, params in weights.params.items()
+        }
+        return weights, optimizer
 
     def init(self, seed: int, x: Tree, weights: Weights | None = None) -> TrainState:
         """Return the state before the first step.
@@ -160,8 +189,8 @@ class Trainer:
             weights = self.supernet.init(stream_key(seed, WEIGHTS), x)
         else:  # a copy, since steps reuse the memory of what they are given
             weights = jax.tree.map(jnp.copy, Weights(*weights))
-        init = jax.jit(self.make_optimizer(0.1).init)
-        optimizer = {name: init(params) for name, params in weights.params.items()}
+        params = weights.params
+        optimizer = {name: self._init_optimizer(own) for name, own in params.items()}
         weights, optimizer = self.engine.put((weights, optimizer))
         return TrainState(0, seed, Weights(*weights), optimizer, self.strategy.init())
 
@@ -237,7 +266,7 @@ def fit(
     batch_size: int = 64,
     every: int = 20,
 ) -> Iterator[tuple[TrainState, list[dict[str, Any]]]]:
-    """Train up to step `steps`, handing over the state and metrics as it goes.
+    """Train up to step `steps`, handing over state and metrics as it goes.
 
     Args:
       trainer: Takes the steps.
@@ -248,11 +277,11 @@ def fit(
       every: How often metrics are fetched and the loss is checked, in steps.
 
     Yields:
-      (state, metrics of the steps since the last time, oldest first). Save the state, or
-      stop, as you like.
+      (state, metrics of the steps since the last time, oldest first). Save the state,
+      or stop, as you like.
 
     Raises:
-      DivergedError: If a loss is not finite; states handed over before are as they were.
+      DivergedError: If a loss is not finite; what was saved before is kept.
       ValueError: If labels fall outside the head's classes.
 
     Example:
@@ -266,7 +295,7 @@ def fit(
         state, metrics = trainer.step(state, batches(state.step))
         pending.append(metrics)
         if len(pending) == every or state.step == steps:
-            rows = [m.host() for m in pending]
+            rows = host_metrics(pending)
             _check_finite(rows)
             pending = []
             yield state, rows
@@ -275,8 +304,7 @@ def fit(
 def check_data(trainer: Trainer, data: Data, batch_size: int) -> None:
     """Raise if labels do not fit the head; see `check_labels`."""
     x = jax.ShapeDtypeStruct((batch_size, *data.train.x.shape[1:]), data.train.x.dtype)
-    for block in reachable(trainer.supernet, x):
-        outputs = block.out
+    outputs = reachable(trainer.supernet, x)[-1].out
     for split in (data.train, data.validate):
         check_labels(outputs, split.y, trainer.metrics["loss"])
 
@@ -287,6 +315,6 @@ def _check_finite(rows: list[dict[str, Any]]) -> None:
             raise DivergedError(
                 f"The loss became {row['loss']} at step {row['step']}, training arch "
                 f"{row['arch']} at learning rate {row['learning_rate']:.3g}. Lower the "
-                "learning rate, set clip_norm (1 to 5 is usual), or check the data; then "
-                "go on from the last checkpoint, which is kept."
+                "learning rate, set clip_norm (1 to 5 is usual), or check the data; "
+                "then go on from the last checkpoint, which is kept."
             )

@@ -1,0 +1,160 @@
+"""Checkpoints of a training run through Orbax.
+
+Arrays are restored into the structure, shapes and layout that the trainer defines;
+what is not an array (step, seed, strategy, space) is JSON beside them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from oneshot.supernet import Supernet, Weights
+from oneshot.train import Trainer, TrainState
+
+
+def _checkpointer(directory: str | Path, keep: int | None = None) -> Any:
+    policy = None
+    if keep is not None:
+        policy = ocp.training.preservation_policies.LatestN(keep)
+    path = Path(directory).absolute()
+    return ocp.training.Checkpointer(path, preservation_policy=policy)
+
+
+def save(
+    directory: str | Path, supernet: Supernet, state: TrainState, *, keep: int = 2
+) -> None:
+    """Save a training state; the step that it has reached names it.
+
+    Args:
+      directory: Holds all checkpoints of one run; made if it does not exist.
+      supernet: Its space is stored with the state.
+      state: From `Trainer.init`, `Trainer.step` or `fit`.
+      keep: How many of the latest checkpoints to keep.
+
+    Example:
+      >>> save("runs/mine/checkpoints", net, state)
+    """
+    metadata = {
+        "step": state.step,
+        "seed": state.seed,
+        "strategy": state.strategy,
+        "space": supernet.space.to_json(),
+        "fingerprint": supernet.space.fingerprint,
+        "versions": {"jax": jax.__version__},
+    }
+    arrays = {
+        "params": state.weights.params,
+        "state": state.weights.state,
+        "optimizer": state.optimizer,
+    }
+    with _checkpointer(directory, keep) as checkpointer:
+        checkpointer.save(state.step, arrays, custom_metadata=metadata, overwrite=True)
+
+
+def latest_step(directory: str | Path) -> int | None:
+    """Return the step of the latest checkpoint in a directory, None if there is none."""
+    if not Path(directory).is_dir():
+        return None
+    with _checkpointer(directory) as checkpointer:
+        latest = checkpointer.latest
+        return None if latest is None else int(latest.step)
+
+
+def restore(
+    directory: str | Path, trainer: Trainer, *, step: int | None = None
+) -> TrainState:
+    """Load a training state; training goes on from it as if it had never stopped.
+
+    Args:
+      directory: Where `save` put it.
+      trainer: Built as for the run; defines structure, shapes and devices.
+      step: Which checkpoint; None loads the latest.
+
+    Returns:
+      The state.
+
+    Raises:
+      FileNotFoundError: If there is no (such) checkpoint.
+      ValueError: If it belongs to another space, or other weights or optimizer.
+
+    Example:
+      >>> state = restore("runs/mine/checkpoints", trainer)
+    """
+    found = latest_step(directory) if step is None else step
+    if found is None:
+        raise FileNotFoundError(
+            f"There is no checkpoint in {str(directory)!r}. Name the directory that "
+            "`save` was given, or train first."
+        )
+    with _checkpointer(directory) as checkpointer:
+        steps = [int(c.step) for c in checkpointer.checkpoints]
+        if found not in steps:
+            raise FileNotFoundError(
+                f"{str(directory)!r} has checkpoints of the steps {steps}, not of {found}."
+            )
+        metadata = checkpointer.metadata(found).custom_metadata
+        _check_space(directory, trainer.supernet, metadata)
+        like = _like(trainer)
+        _check_shapes(directory, like, checkpointer.metadata(found).metadata)
+        arrays = checkpointer.load(found, like)
+    weights = Weights(arrays["params"], arrays["state"])
+    strategy = _tuples(metadata["strategy"])
+    return TrainState(
+        metadata["step"], metadata["seed"], weights, arrays["optimizer"], strategy
+    )
+
+
+def _check_space(directory: Any, supernet: Supernet, metadata: dict[str, Any]) -> None:
+    if metadata["fingerprint"] != supernet.space.fingerprint:
+        theirs = [c["name"] for c in metadata["space"]["choices"]]
+        ours = [c.name for c in supernet.space.choices]
+        raise ValueError(
+            f"The checkpoint in {str(directory)!r} is of another space: it has the choices "
+            f"{theirs} (fingerprint {metadata['fingerprint']}), this supernet {ours} "
+            f"({supernet.space.fingerprint}). Use the supernet of that run, or another "
+            "directory."
+        )
+
+
+def _like(trainer: Trainer) -> dict[str, Any]:
+    weights, optimizer = trainer.abstract()
+    sharding = trainer.engine.sharding("weights")
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    tree = {"params": weights.params, "state": weights.state, "optimizer": optimizer}
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree
+    )
+
+
+def _check_shapes(directory: Any, like: Any, stored: Any) -> None:
+    """Raise with the path of the first array that differs; Orbax would cast dtypes."""
+    wanted, found = _by_path(like), _by_path(stored)
+    for path in [*wanted, *found]:
+        ours, theirs = wanted.get(path), found.get(path)
+        if ours != theirs:
+            raise ValueError(
+                f"The checkpoint in {str(directory)!r} does not fit: array {path} is "
+                f"{theirs or 'missing'} there and {ours or 'missing'} here. Build the "
+                "supernet and the optimizer as for that run."
+            )
+
+
+def _by_path(tree: Any) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in p): (
+            f"{a.dtype}{list(a.shape)}"
+        )
+        for p, a in leaves
+    }
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_tuples, value))
+    return value

@@ -1,0 +1,135 @@
+"""The command line: `oneshot quickstart | train | search | extract | report`.
+
+Nothing that loads JAX is imported before a command runs, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from oneshot.settings import RunSettings, SearchSettings
+
+Positional = tyro.conf.Positional
+
+
+@dataclasses.dataclass(frozen=True)
+class Quickstart:
+    """Train a supernet on scikit-learn's digits, search it, tune and test the winners."""
+
+    out: Path = Path("runs/quickstart")
+    """The run directory; an interrupted run goes on, a finished one is shown."""
+    seed: int = 0
+    """Decides everything random: the same seed, the same result."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a supernet into a run directory, or go on from its last checkpoint."""
+
+    out: Path
+    """The run directory."""
+    settings: Annotated[RunSettings, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=RunSettings
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Search a trained supernet by inherited weights."""
+
+    run: Positional[Path]
+    """The run directory."""
+    settings: Annotated[SearchSettings, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=SearchSettings
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Extract:
+    """Extract a subnet as a stand-alone model into RUN/best, tuned if asked for."""
+
+    run: Positional[Path]
+    """The run directory."""
+    arch: str | None = None
+    """Which one, as a JSON list of option indices; None takes the best trial."""
+    max_macs: int | None = None
+    """Bound on multiply-adds for the best trial."""
+    tune_steps: int = 0
+    """Steps of tuning before it is saved."""
+    tune_rate: float = 0.03
+    """Highest learning rate of tuning."""
+    test: bool = False
+    """Open the test split for its accuracy; the run remembers that."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write report.html from what a run directory holds."""
+
+    run: Positional[Path]
+    """The run directory."""
+
+
+Command = Quickstart | Train | Search | Extract | Report
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command; return its exit code: 0, or 2 for bad input."""
+    command = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="oneshot",
+        description="One-shot neural architecture search in JAX.",
+        args=args,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    try:
+        _run(command)
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, TypeError, KeyError, ArithmeticError, MemoryError) as error:
+        if os.environ.get("ONESHOT_TRACEBACK"):
+            raise
+        text = error.args[0] if error.args else type(error).__name__
+        print(f"oneshot: {text}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(command: Any) -> None:
+    from rich.console import Console  # not needed for help
+
+    from oneshot import commands
+
+    console = Console(highlight=False)
+    if isinstance(command, Quickstart):
+        commands.quickstart(console, command.out, command.seed)
+    elif isinstance(command, Train):
+        commands.train(console, command.out, command.settings)
+    elif isinstance(command, Search):
+        commands.search(console, command.run, command.settings)
+    elif isinstance(command, Extract):
+        commands.extract(console, command.run, _extract_options(command))
+    else:
+        commands.report(console, command.run)
+
+
+def _extract_options(command: Extract) -> dict[str, Any]:
+    options = dataclasses.asdict(command)
+    del options["run"]
+    if command.arch is not None:
+        try:
+            options["arch"] = list(json.loads(command.arch))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"--arch is a JSON list of option indices such as '[0, 1, 2]', but got "
+                f"{command.arch!r}."
+            ) from error
+    return options

@@ -1,0 +1,137 @@
+"""What each command does, and what it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from oneshot import quickstart as pipeline
+from oneshot.correlations import wilson_interval
+from oneshot.evaluate import Evaluator
+from oneshot.progress import Bars
+from oneshot.run import Run
+from oneshot.rundir import RunDirectory
+from oneshot.searching import Objective, Result
+from oneshot.settings import RunSettings, SearchSettings
+from oneshot.trials import Trials
+
+
+def quickstart(console: Console, out: Path, seed: int) -> None:
+    """Run the quickstart, or show the result of a finished one."""
+    directory = RunDirectory(out)
+    result = directory.read("result.json", {})
+    if "rows" in result and result.get("seed") == seed:
+        console.print(f"{out} is finished; this is its result (--out DIR for a new run).")
+    else:
+        result = pipeline.quickstart(out, seed, Bars(console))
+    console.print(pipeline.table(result))
+    console.print(result["ranking"]["words"], soft_wrap=True)
+    seconds = sum(result["seconds"].values())
+    console.print(
+        f"{seconds:.0f} s in all. Report: {out / 'report.html'}. The best model: "
+        f'oneshot.load("{out / "best"}").',
+        soft_wrap=True,
+    )
+
+
+def train(console: Console, out: Path, settings: RunSettings) -> None:
+    """Train a supernet."""
+    run = Run(out, settings, Bars(console))
+    state = run.train(f"oneshot train --out {out}")
+    run.report()
+    rows = run.directory.metrics()[-50:]
+    loss = sum(row["loss"] for row in rows) / max(1, len(rows))
+    console.print(
+        f"Trained {state.step:,} steps over {run.supernet.space.num_paths:,} paths; mean "
+        f"training loss of the last {len(rows)}: {loss:.4f}. Next: oneshot search {out}",
+        soft_wrap=True,
+    )
+
+
+def search(console: Console, path: Path, settings: SearchSettings) -> None:
+    """Search a run and print its front."""
+    run = Run(path, None, Bars(console))
+    result = run.search(settings)
+    run.report()
+    both = Result(result.trials, (Objective("loss"), Objective("macs")))
+    table = Table(title=f"Front of {len(result.trials)} subnets", title_justify="left")
+    for name in ("subnet", "multiply-adds", "parameters", "validation loss", "accuracy"):
+        table.add_column(name, justify="left" if name == "subnet" else "right")
+    for trial in both.front:
+        table.add_row(
+            run.network(trial.arch),
+            f"{trial.costs['macs']:,.0f}",
+            f"{trial.costs['params']:,.0f}",
+            f"{trial.scores['loss']:.4f} ± {trial.scores['loss_se']:.4f}",
+            f"{trial.scores['accuracy']:.1%}",
+        )
+    console.print(table)
+    console.print(f"Next: oneshot extract {path}", soft_wrap=True)
+
+
+def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
+    """Extract a subnet of a run, tuned if asked for."""
+    run = Run(path, None, Bars(console))
+    arch = options["arch"] or _best(run, options["max_macs"])
+    arch = run.supernet.space.path_key(run.supernet.space.check(arch))
+    with run.bars.phase("tune"):
+        weights = run.tuned(arch, options["tune_steps"], options["tune_rate"])
+    run.extract(arch, weights, run.directory.best, tune_steps=options["tune_steps"])
+    row = _row(run, arch, weights, options["test"])
+    rows = [r for r in run.directory.read("result.json", {}).get("rows", [])]
+    rows = [*(r for r in rows if r["arch"] != row["arch"]), row]
+    logged = run.directory.read("result.json", {}).get("test_opened", [])
+    run.directory.update_result(rows=rows, test_opened=[*logged, *run.data.test_log])
+    run.report()
+    console.print(
+        f"Saved {run.network(arch)}: {row['params']:,} parameters, {row['macs']:,} "
+        f"multiply-adds, validation loss {row['tuned_loss']:.4f} (inherited "
+        f'{row["inherited_loss"]:.4f}). oneshot.load("{run.directory.best}") opens it.',
+        soft_wrap=True,
+    )
+
+
+def _best(run: Run, max_macs: int | None) -> tuple[int, ...]:
+    with Trials(run.directory.trials) as trials:
+        stored = [t for t in trials.all() if t.status == "done"]
+    if not stored:
+        raise ValueError(
+            "This run has no scored trial yet. Run `oneshot search` first, or name an "
+            "arch with --arch."
+        )
+    limits = {} if max_macs is None else {"macs": max_macs}
+    return Result(tuple(stored), (Objective("loss"),)).best("loss", **limits).arch
+
+
+def _row(run: Run, arch: Any, weights: Any, test: bool) -> dict[str, Any]:
+    inherited = run.evaluator(run.weights, [arch]).rows()[0]
+    row = {
+        "role": "extracted",
+        "chosen": True,
+        "arch": list(arch),
+        "network": run.network(arch),
+        "params": run.costs.params(arch),
+        "macs": run.costs.macs(arch),
+        "inherited_loss": inherited["loss"],
+        "inherited_loss_se": inherited["loss_se"],
+        "inherited_accuracy": inherited["accuracy"],
+        "tuned_loss": float(run.evaluator(weights, [arch]).loss[0]),
+    }
+    if test:
+        split = run.data.open_test("oneshot extract --test")
+        scorer = Evaluator(run.supernet, run.data, split=split, engine=run.trainer.engine)
+        accuracy = float(scorer(weights, [arch]).accuracy[0])
+        correct = round(accuracy * len(split.x))
+        low, high = wilson_interval(correct, len(split.x))
+        row |= {"tuned_accuracy": accuracy, "tuned_low": low, "tuned_high": high}
+        row |= {"tuned_correct": correct, "test_n": len(split.x)}
+    return row
+
+
+def report(console: Console, path: Path) -> None:
+    """Write the report of a run."""
+    RunDirectory(path).require()
+    console.print(f"Wrote {Run(path, None, Bars(console)).report()}", soft_wrap=True)

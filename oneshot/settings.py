@@ -1,0 +1,78 @@
+"""The settings of a run: what its config.json holds and the command line asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """What a supernet is, what it is trained on, and how."""
+
+    supernet: str = "tiny"
+    """A ready space (tiny, nb_macro), or module:function that returns a Supernet."""
+    arguments: str = "{}"
+    """Keyword arguments of that function, as JSON."""
+    data: str = "digits"
+    """digits; an .npz file with x and y, or x_train, y_train and perhaps x_test, y_test;
+    or module:function that returns a Data."""
+    seed: int = 0
+    """Decides everything random."""
+    steps: int = 1000
+    """Training steps."""
+    batch_size: int = 64
+    """Examples in a training batch."""
+    learning_rate: float = 0.1
+    """Highest learning rate; it falls to 0 as a half cosine."""
+    momentum: float = 0.9
+    """Nesterov momentum of SGD."""
+    weight_decay: float = 5e-4
+    """Weight decay of SGD."""
+    clip_norm: float | None = None
+    """Bound on the norm of a path's gradient."""
+    over: Literal["archs", "paths", "canonical"] = "paths"
+    """Paths are drawn uniformly over these."""
+
+    def __post_init__(self):
+        for name, least in (("steps", 1), ("batch_size", 1), ("learning_rate", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"`{name}` is at least {least}, but got {value}.")
+        try:
+            if not isinstance(json.loads(self.arguments), dict):
+                raise ValueError("it is not an object")
+        except ValueError as error:
+            raise ValueError(
+                "`arguments` is a JSON object of keyword arguments, such as "
+                f"'{{\"width\": 0.5}}', but got {self.arguments!r}: {error}."
+            ) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> RunSettings:
+        """Read settings back; unknown ones are left out (an older or newer version's)."""
+        known = {f.name for f in dataclasses.fields(RunSettings)}
+        return RunSettings(**{k: v for k, v in data.items() if k in known})
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSettings:
+    """How to search."""
+
+    algorithm: Literal["nsga2", "evolution", "random"] = "nsga2"
+    """NSGA-II for loss and multiply-adds, regularised evolution or random for the loss."""
+    budget: int = 300
+    """Distinct paths to score."""
+    batch: int = 32
+    """Paths to ask for and score at once."""
+    max_macs: int | None = None
+    """Bound on multiply-adds."""
+    max_params: int | None = None
+    """Bound on parameters."""
+    seed: int = 0
+    """Decides which paths are asked for."""
