@@ -82,25 +82,32 @@ Command = Quickstart | Train | Search | Extract | Report
 
 def main(args: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0, or 2 for bad input."""
-    command = tyro.cli(
+    try:
+        _run(_parse(args))
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    except _BAD_INPUT as error:
+        if os.environ.get("ONESHOT_TRACEBACK"):
+            raise
+        text = error.args[0] if len(error.args) == 1 else str(error)
+        print(f"oneshot: {text}", file=sys.stderr)
+        return 2
+    return 0
+
+
+# What the library raises with a message for its user.
+_BAD_INPUT = (ValueError, OSError, TypeError, KeyError, ArithmeticError, MemoryError)
+
+
+def _parse(args: list[str] | None) -> Any:
+    return tyro.cli(
         Command,  # type: ignore[arg-type]
         prog="oneshot",
         description="One-shot neural architecture search in JAX.",
         args=args,
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    try:
-        _run(command)
-    except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here.", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, TypeError, KeyError, ArithmeticError, MemoryError) as error:
-        if os.environ.get("ONESHOT_TRACEBACK"):
-            raise
-        text = error.args[0] if error.args else type(error).__name__
-        print(f"oneshot: {text}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def _run(command: Any) -> None:
@@ -133,3 +140,7 @@ def _extract_options(command: Extract) -> dict[str, Any]:
                 f"{command.arch!r}."
             ) from error
     return options
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -122,7 +122,13 @@ def _row(run: Run, arch: Any, weights: Any, test: bool) -> dict[str, Any]:
     }
     if test:
         split = run.data.open_test("oneshot extract --test")
-        scorer = Evaluator(run.supernet, run.data, split=split, engine=run.trainer.engine)
+        scorer = Evaluator(
+            run.supernet,
+            run.data,
+            split=split,
+            chunk=len(run.data.validate.x),  # the shape that scoring is compiled for
+            engine=run.trainer.engine,
+        )
         accuracy = float(scorer(weights, [arch]).accuracy[0])
         correct = round(accuracy * len(split.x))
         low, high = wilson_interval(correct, len(split.x))

@@ -58,6 +58,7 @@ class Data:
     augment: Augment | None = None
     test_log: list[dict[str, str]] = dataclasses.field(default_factory=list)
     _test: Split | None = None
+    _batches: dict[Any, Batches] = dataclasses.field(default_factory=dict)
 
     @staticmethod
     def from_arrays(
@@ -87,7 +88,7 @@ class Data:
           >>> data.validate.x.shape
         """
         rng = np.random.default_rng([seed, SPLITS])
-        whole = _checked("train", train)
+        whole = checked("train", train)
         if isinstance(validate, float | int):
             order = rng.permutation(len(whole.x))
             held = round(validate * len(order))
@@ -95,12 +96,12 @@ class Data:
             whole = Split(whole.x[order[held:]], whole.y[order[held:]])
         chosen = rng.permutation(len(whole.x))[:calibrate]
         return Data(
-            _checked("train", whole),
-            _checked("validate", validate),
-            _checked("calibrate", (whole.x[chosen], whole.y[chosen])),
+            checked("train", whole),
+            checked("validate", validate),
+            checked("calibrate", (whole.x[chosen], whole.y[chosen])),
             augment,
             [],
-            None if test is None else _checked("test", test),
+            None if test is None else checked("test", test),
         )
 
     def split(self, name: str) -> Split:
@@ -161,7 +162,10 @@ class Data:
                 f"A batch has 1 to {len(self.train.x)} examples, the size of the training "
                 f"split, but {size} were asked for."
             )
-        return Batches(self, seed, size, engine)
+        key = seed, size, engine  # kept, since a new one compiles its gathering again
+        if key not in self._batches:
+            self._batches[key] = Batches(self, seed, size, engine)
+        return self._batches[key]
 
 
 class Batches:
@@ -202,7 +206,8 @@ class Batches:
         )
 
 
-def _checked(name: str, arrays: tuple[Any, Any]) -> Split:
+def checked(name: str, arrays: tuple[Any, Any]) -> Split:
+    """Return (x, y) as a split, or raise a ValueError that says what is wrong with it."""
     x, y = (np.asarray(a) for a in arrays)
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise ValueError(

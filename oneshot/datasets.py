@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oneshot.data import Data
+from oneshot.data import Data, checked
 
 
 def load_data(name: str, calibrate: int = 1024) -> Data:
@@ -70,6 +70,7 @@ def _images(x: np.ndarray) -> np.ndarray:
 
 
 def _split(x: np.ndarray, y: np.ndarray, test, calibrate: int) -> Data:
+    x, y = checked("whole", (x, y))
     if x.ndim == 3:
         x = x[..., None]
         test = None if test is None else (test[0][..., None], test[1])

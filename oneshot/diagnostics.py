@@ -110,14 +110,27 @@ class Ranking:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return every number and the words, as strict JSON values (NaN is null)."""
+        """Return every number and the words, as strict JSON values (NaN is null).
 
-        def strict(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {k: strict(v) for k, v in value.items()}
-            return None if isinstance(value, float) and math.isnan(value) else value
+        {"tau", "low", "high", "n", "drawn", "ceiling", "words"} and {"tau", "low",
+        "high"} for each of "params", "macs", "depth" and "top_half".
+        """
 
-        return {**strict(dataclasses.asdict(self)), "words": self.words()}
+        def numbers(tau: Tau) -> dict[str, float | None]:
+            named = {"tau": tau.value, "low": tau.low, "high": tau.high}
+            return {k: None if math.isnan(v) else v for k, v in named.items()}
+
+        return {
+            **numbers(self.inherited),
+            "n": self.n,
+            "drawn": self.drawn,
+            "ceiling": self.ceiling,
+            "words": self.words(),
+            "params": numbers(self.params),
+            "macs": numbers(self.macs),
+            "depth": numbers(self.depth),
+            "top_half": numbers(self.top_half),
+        }
 
 
 def ranking(

@@ -178,7 +178,7 @@ class Evaluator:
         examples = {
             name: np.stack([found[paths[p]][0][name] for p in inverse])
             if archs
-            else np.zeros((0, 0), np.float32)
+            else np.zeros((0, self._scorer.n), np.float32)
             for name in self.metrics
         }
         seconds = [

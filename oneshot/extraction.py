@@ -49,16 +49,17 @@ class Part(nnx.Module):
         graphdef, params, rng, state = nnx.split(
             self.module, nnx.Param, nnx.RngState, ...
         )
-        whole = nnx.merge(
-            graphdef,
-            _changed(params, self.pads, _pad_leaf),
-            rng,
-            _changed(state, self.state_pads, _pad_leaf),
-            copy=True,
-        )
+        padded = _changed(state, self.state_pads, _pad_leaf)
+        given = jax.tree.leaves((rng, padded))
+        params = _changed(params, self.pads, _pad_leaf)
+        whole = nnx.merge(graphdef, params, rng, padded, copy=True)
         out = whole(x, **dict(self.options))
         _, _, rng, state = nnx.split(whole, nnx.Param, nnx.RngState, ...)
-        nnx.update(self.module, rng, _changed(state, self.state_pads, _cut_leaf))
+        # Where nothing was written nothing is updated, so that in evaluation a model may
+        # be closed over by anybody's jit, as other modules may.
+        now = jax.tree.leaves((rng, state))
+        if any(a is not b for a, b in zip(now, given, strict=True)):
+            nnx.update(self.module, rng, _changed(state, self.state_pads, _cut_leaf))
         return out
 
 

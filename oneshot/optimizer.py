@@ -27,7 +27,7 @@ def check_optimizer(make_optimizer: MakeOptimizer) -> None:
     try:
         transformation = make_optimizer(0.1)
         states, updates = _probe(transformation)
-    except TypeError as error:
+    except (AttributeError, TypeError) as error:
         raise ValueError(
             "The optimizer is a function of the learning rate that returns an optax "
             f"transformation, such as `lambda lr: optax.sgd(lr, momentum=0.9)`: {error}"

@@ -34,7 +34,7 @@ from oneshot.settings import RunSettings, SearchSettings
 from oneshot.space import Arch
 from oneshot.strategies import Uniform
 from oneshot.supernet import Supernet, Weights
-from oneshot.train import Trainer, TrainState, fit
+from oneshot.train import Trainer, TrainState, check_data, fit
 from oneshot.trials import Trials
 from oneshot.tuning import cosine, tune
 
@@ -135,6 +135,7 @@ class Run:
     def train(self, command: str) -> TrainState:
         """Train to the end, from the last checkpoint if there is one."""
         start, s = time.perf_counter(), self.settings
+        check_data(self.trainer, self.data, s.batch_size)
         self._describe(command)
         x, y = (part[: s.batch_size] for part in self.data.train)
         latest = checkpoint.latest_step(self.directory.checkpoints)
@@ -245,9 +246,10 @@ class Run:
         self, arch: Sequence[int], weights: Weights, directory: Path, **notes: Any
     ) -> Model:
         """Extract an arch and save the model."""
-        arch = self.supernet.space.check(arch)
-        model = extract(self.supernet, weights, arch, self.data.calibrate.x)
-        x = self.data.train.x
+        arch, x = self.supernet.space.check(arch), self.data.train.x
+        # The scoring programs are compiled already, and leave the same statistics.
+        weights = self.evaluator.recalibrated(weights, arch)
+        model = extract(self.supernet, weights, arch, x[:1], recalibrate=False)
         origin = Origin(self.factory, arch, x.shape[1:], str(x.dtype))
         save_model(directory, model, origin, **notes)
         return model

@@ -143,6 +143,7 @@ class Trainer:
             raise ValueError(
                 f"`execution` is 'blocks', 'static' or 'switch', but got {execution!r}."
             )
+        self._prepares: dict[Any, Any] = {}  # shared with `with_strategy`'s trainers
         self._prepare = self._make_prepare(learning_rate)
         self._init_optimizer = jax.jit(optimizer(0.1).init)
         self._scalars: dict[Any, Any] = {}
@@ -163,7 +164,10 @@ class Trainer:
             rate = learning_rate(step) if callable(learning_rate) else learning_rate
             return jnp.asarray(rate, jnp.float32), jax.random.fold_in(key, step)
 
-        return jax.jit(prepare, out_shardings=self.engine.sharding("weights"))
+        if learning_rate not in self._prepares:
+            jitted = jax.jit(prepare, out_shardings=self.engine.sharding("weights"))
+            self._prepares[learning_rate] = jitted
+        return self._prepares[learning_rate]
 
     def abstract(self) -> tuple[Weights, dict[str, Tree]]:
         """Return the shapes of weights and optimizer states, laid out as in training."""

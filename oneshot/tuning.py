@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -61,6 +62,7 @@ def tune(
     return state.weights
 
 
+@functools.cache  # one schedule, one compiled program
 def cosine(rate: float, steps: int) -> optax.Schedule:
     """Return a learning rate that falls from `rate` to 0 as a half cosine."""
     return optax.cosine_decay_schedule(jnp.float32(rate), steps)

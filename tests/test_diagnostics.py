@@ -106,9 +106,9 @@ def test_intervals_are_those_of_resampled_taus():
 def test_words_follow_the_interval():
     better, same, worse = make(0.02), make(0.6), make(20.0)
     assert better.baseline == ("multiply-adds", better.macs.value)
-    assert "lies above that of multiply-adds" in better.words()
-    assert "contains that of multiply-adds" in same.words()
-    assert "lies below that of multiply-adds" in worse.words()
+    assert "lies above the best trivial baseline, multiply-adds" in better.words()
+    assert "contains the best trivial baseline, multiply-adds" in same.words()
+    assert "lies below the best trivial baseline, multiply-adds" in worse.words()
     for found in (better, same, worse):
         assert "40 networks (at random)" in found.words()
         assert "depth undefined (all equal)" in found.words()
@@ -119,8 +119,8 @@ def test_words_follow_the_interval():
 def test_a_reversed_baseline_counts():
     up = np.arange(20.0)
     found = ranking(up % 3, up, params=-up, macs=up % 2, depth=up % 5, drawn="all")
-    assert found.baseline == ("fewer parameters", 1.0)
-    assert "lies below that of fewer parameters" in found.words()
+    assert found.baseline == ("parameters, reversed", 1.0)
+    assert "lies below the best trivial baseline, parameters, reversed" in found.words()
 
 
 def test_constant_scores_rank_nothing():
@@ -130,7 +130,7 @@ def test_constant_scores_rank_nothing():
         depth=np.ones(20), drawn="all",
     )  # fmt: skip
     assert "rank nothing" in flat.words() and flat.baseline[1] == 0
-    assert found.to_json()["depth"] == {"value": None, "low": None, "high": None}
+    assert found.to_json()["depth"] == {"tau": None, "low": None, "high": None}
     assert json.loads(json.dumps(flat.to_json(), allow_nan=False))["n"] == 20
 
 

@@ -1,0 +1,161 @@
+"""The command line: the steps over a run directory, and bad input in plain words."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import oneshot
+from oneshot.cli import main
+
+ARGUMENTS = {"widths": [4, 6], "depth": 2, "expand": [1, 2], "kernel": [3]}
+SMALL = ["--supernet", "tiny", "--arguments", json.dumps(ARGUMENTS)]
+SHORT = ["--steps", "12", "--batch-size", "16"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "small"
+    assert main(["train", "--out", str(path), *SMALL, *SHORT]) == 0
+    assert main(["search", str(path), "--budget", "6", "--batch", "3"]) == 0
+    return path
+
+
+def refused(capsys, *args):
+    assert main([str(a) for a in args]) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message and len(message.strip().splitlines()) == 1
+    return message
+
+
+def test_a_run_directory_holds_what_is_needed_to_check_or_continue_it(run):
+    names = {p.name for p in run.iterdir()}
+    assert names >= {
+        "config.json", "space.json", "environment.json", "metrics.jsonl",
+        "trials.sqlite", "checkpoints", "report.html", "result.json",
+    }  # fmt: skip
+    rows = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows] == list(range(12))
+    space = oneshot.SearchSpace.from_json(json.loads((run / "space.json").read_text()))
+    assert space.fingerprint == json.loads((run / "space.json").read_text())["fingerprint"]
+
+
+def test_the_extracted_model_opens_again_and_is_reported(run, capsys):
+    assert main(["extract", str(run), "--tune-steps", "2", "--test"]) == 0
+    model = oneshot.load(run / "best")
+    assert model(np.zeros((3, 8, 8, 1), np.float32)).shape == (3, 10)
+    result = json.loads((run / "result.json").read_text())
+    (row,) = result["rows"]
+    assert row["tuned_low"] < row["tuned_accuracy"] < row["tuned_high"]
+    assert [entry["reason"] for entry in result["test_opened"]] == ["oneshot extract --test"]
+    assert main(["report", str(run)]) == 0
+
+
+def test_a_finished_training_is_not_repeated(run):
+    before = (run / "metrics.jsonl").read_text()
+    assert main(["train", "--out", str(run), *SMALL, *SHORT]) == 0
+    assert (run / "metrics.jsonl").read_text() == before
+
+
+def test_a_search_scores_no_stored_trial_again(run):
+    with oneshot.Trials(run / "trials.sqlite") as trials:
+        before = [(t.path, t.seconds) for t in trials.all()]
+    assert main(["search", str(run), "--budget", "8", "--batch", "3"]) == 0
+    with oneshot.Trials(run / "trials.sqlite") as trials:
+        after = [(t.path, t.seconds) for t in trials.all()]
+    assert after[: len(before)] == before and len(after) == 8
+
+
+def test_an_arch_of_the_wrong_length_is_refused(run, capsys):
+    message = refused(capsys, "extract", run, "--arch", "[0, 1]")
+    assert "5 option indices" in message and "(0, 1)" in message
+
+
+def test_an_index_out_of_range_is_refused(run, capsys):
+    message = refused(capsys, "extract", run, "--arch", "[9, 0, 0, 0, 0]")
+    assert "stage1.depth" in message and "9" in message
+
+
+def test_an_arch_that_is_no_list_is_refused(run, capsys):
+    assert "JSON list" in refused(capsys, "extract", run, "--arch", "nonsense")
+
+
+def test_a_constraint_that_nothing_meets_is_refused_with_the_range(run, capsys):
+    message = refused(capsys, "search", run, "--max-macs", "10")
+    assert "macs" in message and "10" in message and "Raise the maximum" in message
+
+
+def test_other_settings_in_the_same_directory_are_refused(run, capsys):
+    message = refused(capsys, "train", "--out", run, *SMALL, "--steps", "99")
+    assert "steps (there 12, here 99)" in message
+
+
+def test_a_run_of_another_space_is_refused(run, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["run"]["arguments"] = json.dumps({**ARGUMENTS, "depth": 3})
+    (copy / "config.json").write_text(json.dumps(config))
+    assert "another space" in refused(capsys, "search", copy)
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
+    for command in ("search", "extract", "report"):
+        assert "not a run directory" in refused(capsys, command, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_rows(tmp_path, capsys):
+    out = tmp_path / "hot"
+    args = ["train", "--out", out, *SMALL, *SHORT, "--learning-rate", "1e30"]
+    message = refused(capsys, *args)
+    assert "loss became" in message and "Lower the learning rate" in message
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"x": np.zeros((0, 8, 8, 1), np.float32), "y": np.zeros(0, int)}, "empty"),
+        ({"x": np.zeros((40, 8, 8, 1), np.float32), "y": np.arange(40)}, "10 logits"),
+        ({"x": np.full((40, 8, 8, 1), np.nan), "y": np.zeros(40, int)}, "not finite"),
+        ({"x": np.zeros((40, 8, 8, 1), np.float32), "y": np.zeros(7, int)}, "7"),
+        ({"images": np.zeros((40, 8, 8, 1))}, "x_train"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_refused(tmp_path, capsys, arrays, expected):
+    file = tmp_path / "data.npz"
+    np.savez(file, **arrays)
+    args = ["train", "--out", tmp_path / "run", "--data", file, *SMALL, *SHORT]
+    assert expected in refused(capsys, *args)
+
+
+def test_unknown_names_are_refused(tmp_path, capsys):
+    out = ["--out", tmp_path / "run"]
+    assert "no ready space" in refused(capsys, "train", *out, "--supernet", "tinny")
+    assert "Cannot import" in refused(capsys, "train", *out, "--supernet", "no:where")
+    assert "no data" in refused(capsys, "train", *out, *SMALL, "--data", "digitz")
+    assert "JSON object" in refused(capsys, "train", *out, "--arguments", "width=1")
+
+
+def test_an_unknown_option_is_refused_with_the_nearest():
+    out = subprocess.run(
+        [sys.executable, "-m", "oneshot.cli", "quickstart", "--sed", "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert out.returncode == 2
+    assert "--seed" in out.stdout + out.stderr
+    assert "Traceback" not in out.stderr
+
+
+def test_help_loads_neither_jax_nor_flax():
+    code = (
+        "import sys\nfrom oneshot.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('jax', 'flax', 'numpy', 'sklearn') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.stdout.strip().endswith("[]"), out.stdout + out.stderr
