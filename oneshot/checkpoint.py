@@ -17,10 +17,10 @@ from oneshot.train import Trainer, TrainState
 
 
 def _checkpointer(directory: str | Path, keep: int | None = None) -> Any:
-    policy = None
+    policy: Any = None
     if keep is not None:
         policy = ocp.training.preservation_policies.LatestN(keep)
-    path = Path(directory).absolute()
+    path = str(Path(directory).absolute())
     return ocp.training.Checkpointer(path, preservation_policy=policy)
 
 
@@ -56,7 +56,7 @@ def save(
 
 
 def latest_step(directory: str | Path) -> int | None:
-    """Return the step of the latest checkpoint in a directory, None if there is none."""
+    """Return the step of the latest checkpoint in a directory, or None."""
     if not Path(directory).is_dir():
         return None
     with _checkpointer(directory) as checkpointer:
@@ -94,7 +94,8 @@ def restore(
         steps = [int(c.step) for c in checkpointer.checkpoints]
         if found not in steps:
             raise FileNotFoundError(
-                f"{str(directory)!r} has checkpoints of the steps {steps}, not of {found}."
+                f"{str(directory)!r} has checkpoints of the steps {steps}, not of "
+                f"{found}."
             )
         metadata = checkpointer.metadata(found).custom_metadata
         _check_space(directory, trainer.supernet, metadata)
@@ -113,10 +114,10 @@ def _check_space(directory: Any, supernet: Supernet, metadata: dict[str, Any]) -
         theirs = [c["name"] for c in metadata["space"]["choices"]]
         ours = [c.name for c in supernet.space.choices]
         raise ValueError(
-            f"The checkpoint in {str(directory)!r} is of another space: it has the choices "
-            f"{theirs} (fingerprint {metadata['fingerprint']}), this supernet {ours} "
-            f"({supernet.space.fingerprint}). Use the supernet of that run, or another "
-            "directory."
+            f"The checkpoint in {str(directory)!r} is of another space: it has the "
+            f"choices {theirs} (fingerprint {metadata['fingerprint']}), this supernet "
+            f"{ours} ({supernet.space.fingerprint}). Use the supernet of that run, or "
+            "another directory."
         )
 
 
@@ -147,9 +148,9 @@ def _check_shapes(directory: Any, like: Any, stored: Any) -> None:
 def _by_path(tree: Any) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in p): (
-            f"{a.dtype}{list(a.shape)}"
-        )
+        "/".join(
+            str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in p
+        ): (f"{a.dtype}{list(a.shape)}")
         for p, a in leaves
     }
 

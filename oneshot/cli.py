@@ -21,7 +21,7 @@ Positional = tyro.conf.Positional
 
 @dataclasses.dataclass(frozen=True)
 class Quickstart:
-    """Train a supernet on scikit-learn's digits, search it, tune and test the winners."""
+    """Train a supernet on scikit-learn's digits, search it, tune and test the best."""
 
     out: Path = Path("runs/quickstart")
     """The run directory; an interrupted run goes on, a finished one is shown."""

@@ -24,7 +24,9 @@ def quickstart(console: Console, out: Path, seed: int) -> None:
     directory = RunDirectory(out)
     result = directory.read("result.json", {})
     if "rows" in result and result.get("seed") == seed:
-        console.print(f"{out} is finished; this is its result (--out DIR for a new run).")
+        console.print(
+            f"{out} is finished; this is its result (--out DIR for a new run)."
+        )
     else:
         result = pipeline.quickstart(out, seed, Bars(console))
     console.print(pipeline.table(result))
@@ -45,8 +47,9 @@ def train(console: Console, out: Path, settings: RunSettings) -> None:
     rows = run.directory.metrics()[-50:]
     loss = sum(row["loss"] for row in rows) / max(1, len(rows))
     console.print(
-        f"Trained {state.step:,} steps over {run.supernet.space.num_paths:,} paths; mean "
-        f"training loss of the last {len(rows)}: {loss:.4f}. Next: oneshot search {out}",
+        f"Trained {state.step:,} steps over {run.supernet.space.num_paths:,} paths; "
+        f"mean training loss of the last {len(rows)}: {loss:.4f}. Next: oneshot search "
+        f"{out}",
         soft_wrap=True,
     )
 
@@ -58,7 +61,13 @@ def search(console: Console, path: Path, settings: SearchSettings) -> None:
     run.report()
     both = Result(result.trials, (Objective("loss"), Objective("macs")))
     table = Table(title=f"Front of {len(result.trials)} subnets", title_justify="left")
-    for name in ("subnet", "multiply-adds", "parameters", "validation loss", "accuracy"):
+    for name in (
+        "subnet",
+        "multiply-adds",
+        "parameters",
+        "validation loss",
+        "accuracy",
+    ):
         table.add_column(name, justify="left" if name == "subnet" else "right")
     for trial in both.front:
         table.add_row(

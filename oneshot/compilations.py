@@ -10,9 +10,9 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 class CompilationCounter:
     """Counts the programs that XLA compiles while the context is open.
 
-    It listens to JAX's own compile events, so an operation run eagerly by mistake counts
-    as well as a program of the engine's. A program read from the persistent cache
-    counts, too: it was missing in this process.
+    It listens to JAX's own compile events, so an operation run eagerly by mistake
+    counts as well as a program of the engine's. A program read from the persistent
+    cache counts, too: it was missing in this process.
 
     Attributes:
       count: Programs compiled so far in the context.
@@ -28,11 +28,11 @@ class CompilationCounter:
     def __init__(self):
         self.count, self.seconds = 0, 0.0
 
-    def _listen(self, event: str, duration: float, **kwargs) -> None:
+    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         del kwargs  # e.g. the name of the function
         if event == _COMPILED:
             self.count += 1
-            self.seconds += duration
+            self.seconds += duration_secs
 
     def __enter__(self) -> CompilationCounter:
         jax.monitoring.register_event_duration_secs_listener(self._listen)

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of an arch, summed over its blocks without building it."""
+"""Parameters and multiply-adds of an arch, summed over its blocks, nothing built."""
 
 from __future__ import annotations
 

@@ -159,8 +159,8 @@ class Data:
         """
         if size > len(self.train.x) or size < 1:
             raise ValueError(
-                f"A batch has 1 to {len(self.train.x)} examples, the size of the training "
-                f"split, but {size} were asked for."
+                f"A batch has 1 to {len(self.train.x)} examples, the size of the "
+                f"training split, but {size} were asked for."
             )
         key = seed, size, engine  # kept, since a new one compiles its gathering again
         if key not in self._batches:
@@ -207,7 +207,7 @@ class Batches:
 
 
 def checked(name: str, arrays: tuple[Any, Any]) -> Split:
-    """Return (x, y) as a split, or raise a ValueError that says what is wrong with it."""
+    """Return (x, y) as a split, or raise a ValueError that says what is wrong."""
     x, y = (np.asarray(a) for a in arrays)
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise ValueError(
@@ -216,15 +216,16 @@ def checked(name: str, arrays: tuple[Any, Any]) -> Split:
         )
     if not len(x):
         raise ValueError(
-            f"The {name} split is empty. Give it at least one example; a share of a small "
-            "training set can round to none."
+            f"The {name} split is empty. Give it at least one example; a share of a "
+            "small training set can round to none."
         )
     for what, array in (("x", x), ("y", y)):
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             bad = int(np.argwhere(~np.isfinite(array))[0][0])
             raise ValueError(
-                f"The {name} split holds a number that is not finite in {what}, first in "
-                f"example {bad}. Clean the data first: it would turn every weight to NaN."
+                f"The {name} split holds a number that is not finite in {what}, first "
+                f"in example {bad}. Clean the data first: it would turn every weight "
+                "to NaN."
             )
     if x.dtype == np.float64:
         x = x.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Data by name: scikit-learn's digits, a file of arrays, or a function of the user's."""
+"""Data by name: scikit-learn's digits, a file of arrays, or a user's function."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def load_data(name: str, calibrate: int = 1024) -> Data:
       calibrate: How many training images recalibrate BatchNorm.
 
     Returns:
-      The data. Images of bytes become float32 in 0 to 1, with a channel axis. A fifth is
-      held out for validation, and for a test where the file has none, always the same.
+      The data. Images of bytes become float32 in 0 to 1, with a channel axis. A fifth
+      is held out for validation, and for a test where the file has none, always the
+      same.
 
     Raises:
       ValueError: If there is no such data, or the file lacks the arrays.
@@ -35,8 +36,8 @@ def load_data(name: str, calibrate: int = 1024) -> Data:
         data = resolve(name)()
         if not isinstance(data, Data):
             raise ValueError(
-                f"{name!r} returned {type(data).__name__}; it has to return oneshot.Data, "
-                "for example from Data.from_arrays."
+                f"{name!r} returned {type(data).__name__}; it has to return "
+                "oneshot.Data, for example from Data.from_arrays."
             )
         return data
     return _from_file(Path(name), calibrate)

@@ -1,8 +1,9 @@
 """Scores of archs by inherited weights, with recalibrated BatchNorm statistics.
 
-Running averages of supernet training mix every path that ever came by, so they are never
-used. Recalibration is one pass of the calibration images, all of them one batch, through
-the path in batch-statistics mode; those statistics are then frozen for the scored images.
+Running averages of supernet training mix every path that ever came by, so they are
+never used. Recalibration is one pass of the calibration images, all of them one batch,
+through the path in batch-statistics mode; those statistics are then frozen for the
+scored images.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from oneshot.evaluation_blocks import EvaluationBlocks
 from oneshot.data import Data, Split
 from oneshot.digest import digest
 from oneshot.engine import Engine
+from oneshot.evaluation_blocks import EvaluationBlocks
 from oneshot.losses import Metric, Metrics, as_metrics, check_labels, cross_entropy
 from oneshot.paths import Path, unique
 from oneshot.scoring import Scorer
@@ -71,7 +72,7 @@ class Scores:
         return self.mean("accuracy")
 
     def rows(self) -> list[dict[str, float]]:
-        """Return for each arch {metric: mean, metric_se: standard error, n: examples}."""
+        """Return {metric: mean, metric_se: standard error, n: examples} by arch."""
         means = {m: self.mean(m) for m in self.examples}
         errors = {f"{m}_se": self.standard_error(m) for m in self.examples}
         columns = {**means, **errors}
@@ -135,7 +136,7 @@ class Evaluator:
 
     @property
     def settings_digest(self) -> str:
-        """16 hexadecimal digits of all that a score depends on beside arch and weights."""
+        """16 hexadecimal digits of what a score depends on but arch and weights."""
         text = json.dumps(self.settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

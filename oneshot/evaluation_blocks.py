@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from oneshot import programs
-from oneshot.engine import Engine
+from oneshot.engine import Engine, Kind
 from oneshot.losses import Metrics
 from oneshot.paths import Step
 from oneshot.supernet import Tree, abstract, reachable, shapes
@@ -69,7 +69,7 @@ class EvaluationBlocks:
         self, kind: str, name: str, options, carry_id: int, target_id: int | None
     ):
         module = self.modules[name]
-        arguments = [
+        arguments: list[tuple[Tree, Kind]] = [
             (module.params, "weights"),
             (module.state, "weights"),
             (self.engine.carry(carry_id), "data"),

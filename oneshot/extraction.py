@@ -22,7 +22,6 @@ from oneshot.jaxprs import Box
 from oneshot.paths import Options
 from oneshot.supernet import Supernet, Tree, Weights, abstract, layer_key
 
-
 Pad = tuple[tuple[int, int], ...]  # elements cut off before and after, for each axis
 
 
@@ -55,8 +54,8 @@ class Part(nnx.Module):
         whole = nnx.merge(graphdef, params, rng, padded, copy=True)
         out = whole(x, **dict(self.options))
         _, _, rng, state = nnx.split(whole, nnx.Param, nnx.RngState, ...)
-        # Where nothing was written nothing is updated, so that in evaluation a model may
-        # be closed over by anybody's jit, as other modules may.
+        # Where nothing was written nothing is updated, so that in evaluation a model
+        # may be closed over by anybody's jit, as other modules may.
         now = jax.tree.leaves((rng, state))
         if any(a is not b for a, b in zip(now, given, strict=True)):
             nnx.update(self.module, rng, _changed(state, self.state_pads, _cut_leaf))
@@ -68,7 +67,7 @@ def _anything(pads: tuple[Pad, ...]) -> bool:
 
 
 def _changed(state: Any, pads: Sequence[Pad], change: Callable) -> Any:
-    """Return an nnx.State whose arrays are padded or cut; the order is that of dicts."""
+    """Return an nnx.State of padded or cut arrays; the order is that of dicts."""
     new = jax.tree.map(lambda leaf: leaf, state)
     nnx.replace_by_pure_dict(new, _change(nnx.to_pure_dict(state), pads, change))
     return new
@@ -77,8 +76,8 @@ def _changed(state: Any, pads: Sequence[Pad], change: Callable) -> Any:
 class Model(nnx.Module):
     """An extracted network: a chain of parts, to call, train, save and export.
 
-    It is an ordinary `nnx.Module` and knows nothing of the supernet. `model.train()` and
-    `model.eval()` switch dropout and BatchNorm as in any other.
+    It is an ordinary `nnx.Module` and knows nothing of the supernet. `model.train()`
+    and `model.eval()` switch dropout and BatchNorm as in any other.
     """
 
     def __init__(self, parts: Sequence[Part]):
@@ -147,13 +146,14 @@ def _part(
     whole = tuple(
         [a.shape for a in jax.tree.leaves(t)] for t in (module.params, module.state)
     )
-    pads = tuple(
+    pads, state_pads = (
         tuple(_pad_of(box, shape) for box, shape in zip(found, shapes, strict=True))
         for found, shapes in zip(boxes, whole, strict=True)
     )
-    cut = [_change(tree, pad, _cut_leaf) for tree, pad in zip(own, pads, strict=True)]
-    built = module.merge(*jax.tree.map(jnp.copy, cut), "eval", key)
-    return Part(built, options, *pads)
+    params, state = jax.tree.map(jnp.copy, own)
+    params = _change(params, pads, _cut_leaf)
+    state = _change(state, state_pads, _cut_leaf)
+    return Part(module.merge(params, state, "eval", key), options, pads, state_pads)
 
 
 def _pad_of(box: Box | None, shape: tuple[int, ...]) -> Pad:

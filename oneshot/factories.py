@@ -38,14 +38,14 @@ class Factory:
             inspect.signature(function).bind(**self.arguments)
         except TypeError as error:
             raise ValueError(
-                f"{self.name!r} cannot be called with {dict(self.arguments)}: {error}. It "
-                f"takes {inspect.signature(function)}."
+                f"{self.name!r} cannot be called with {dict(self.arguments)}: {error}. "
+                f"It takes {inspect.signature(function)}."
             ) from error
         supernet = function(**self.arguments)
         if not isinstance(supernet, Supernet):
             raise ValueError(
-                f"{self.name!r} returned {type(supernet).__name__}; it has to return an "
-                "oneshot.Supernet."
+                f"{self.name!r} returned {type(supernet).__name__}; it has to return "
+                "an oneshot.Supernet."
             )
         return supernet
 
@@ -67,8 +67,9 @@ def resolve(name: str) -> Any:
         ready = [n for n in ready if inspect.isfunction(getattr(spaces, n))]
         if name not in ready:
             raise ValueError(
-                f"There is no ready space {name!r}; there are {', '.join(sorted(ready))}. "
-                "For a supernet of your own give module:function."
+                f"There is no ready space {name!r}; there are "
+                f"{', '.join(sorted(ready))}. For a supernet of your own give "
+                "module:function."
             )
         return getattr(spaces, name)
     module_name, _, function = name.partition(":")
@@ -78,8 +79,8 @@ def resolve(name: str) -> Any:
         found = getattr(importlib.import_module(module_name), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"Cannot import {name!r}: {error}. Write module:function, with the module in "
-            "the working directory or installed."
+            f"Cannot import {name!r}: {error}. Write module:function, with the module "
+            "in the working directory or installed."
         ) from error
     if not callable(found):
         raise ValueError(f"{name!r} is not a function.")

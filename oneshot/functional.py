@@ -174,12 +174,12 @@ def _build(name: str, make: Callable[..., nnx.Module]) -> nnx.Module:
         module = nnx.eval_shape(construct)
     except Exception as error:
         raise TypeError(
-            f"Building module {name!r} failed: {error}. A layer's constructor is called "
-            "as make(rngs=...), and returns an nnx.Module."
+            f"Building module {name!r} failed: {error}. A layer's constructor is "
+            "called as make(rngs=...), and returns an nnx.Module."
         ) from error
     if found:
         raise TypeError(
-            f"The constructor of module {name!r} returned {type(found[0]).__name__}; it "
-            "has to return an nnx.Module. Wrap a function in a small Module class."
+            f"The constructor of module {name!r} returned {type(found[0]).__name__}; "
+            "it has to return an nnx.Module. Wrap a function in a small Module class."
         )
     return module

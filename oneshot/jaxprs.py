@@ -1,4 +1,4 @@
-"""What a function does, read from its jaxpr: multiply-adds, and slices of its inputs."""
+"""What a function does, by its jaxpr: multiply-adds, and slices of its inputs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def trace(fn: Callable, *args: Any) -> core.ClosedJaxpr:
 def count_macs(fn: Callable, *args: Any) -> int:
     """Count the multiply-adds of matrix products and convolutions in a function.
 
-    Element-wise work is not counted, as in the published tables. A convolution's taps on
-    its padding are, a loop's body as often as it runs (once, where that is not known
+    Element-wise work is not counted, as in the published tables. A convolution's taps
+    on its padding are, a loop's body as often as it runs (once, where that is not known
     before), and of a conditional the dearest branch.
 
     Args:

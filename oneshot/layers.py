@@ -132,7 +132,8 @@ class Slot:
     @property
     def choices(self) -> tuple[int, ...]:
         """Indices of every choice that decides what runs here, ascending."""
-        named = {c for c, _ in self.when} | ({self.choice} - {None})
+        named = {c for c, _ in self.when}
+        named |= set() if self.choice is None else {self.choice}
         named |= {c for b in self.branches if b for _, c in b.keywords}
         return tuple(sorted(named))
 
@@ -192,8 +193,8 @@ class _Flattener:
         else:
             raise TypeError(
                 f"Layer {name!r} is {layer!r}. A layer is OneOf, Elastic, Stage, or a "
-                "constructor that takes `rngs` and returns an nnx.Module (a module that "
-                "is already built cannot be one: write `lambda rngs: ...`)."
+                "constructor that takes `rngs` and returns an nnx.Module (a module "
+                "that is already built cannot be one: write `lambda rngs: ...`)."
             )
 
     def add(self, name, when, choice, branches) -> None:

@@ -1,4 +1,4 @@
-"""Losses and metrics: functions of (outputs, targets) with one value for each example."""
+"""Losses and metrics: functions of (outputs, targets), one value for each example."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def as_metrics(loss: Metric | Metrics) -> dict[str, Metric]:
         )
     if "loss" not in loss:
         raise ValueError(
-            f"The metrics need one called 'loss', which is trained on and ranked by; got "
-            f"{sorted(loss)}."
+            "The metrics need one called 'loss', which is trained on and ranked by; "
+            f"got {sorted(loss)}."
         )
     return dict(loss)
 

@@ -33,7 +33,9 @@ class Origin:
     input_dtype: str = "float32"
 
 
-def save_model(directory: str | Path, model: Model, origin: Origin, **notes: Any) -> None:
+def save_model(
+    directory: str | Path, model: Model, origin: Origin, **notes: Any
+) -> None:
     """Save an extracted model; `load` opens it again.
 
     Args:
@@ -46,7 +48,7 @@ def save_model(directory: str | Path, model: Model, origin: Origin, **notes: Any
 
     path = Path(directory).absolute()
     path.mkdir(parents=True, exist_ok=True)
-    ocp.save(path / "weights", _arrays(model), overwrite=True)
+    ocp.save(str(path / "weights"), _arrays(model), overwrite=True)
     described = {
         "factory": origin.factory.to_json(),
         "arch": list(origin.arch),
@@ -89,9 +91,10 @@ def load(directory: str | Path) -> Model:
     graphdef, rng, rest = nnx.split(model, nnx.RngState, ...)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), _arrays(model)
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+        _arrays(model),
     )
-    nnx.replace_by_pure_dict(rest, _numbered(ocp.load(path / "weights", like)))
+    nnx.replace_by_pure_dict(rest, _numbered(ocp.load(str(path / "weights"), like)))
     return nnx.merge(graphdef, rng, rest)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,9 +37,10 @@ def check_optimizer(make_optimizer: MakeOptimizer) -> None:
     kinds = {type(s) for s in jax.tree.leaves(states, is_leaf=_is_named)}
     if optax.ScaleByScheduleState in kinds:
         raise ValueError(
-            "The optimizer holds a schedule, which would count the visits of each module "
-            "instead of the steps of the run. Pass the schedule as the trainer's "
-            "`learning_rate`, and build the optimizer from the rate it is given."
+            "The optimizer holds a schedule, which would count the visits of each "
+            "module instead of the steps of the run. Pass the schedule as the "
+            "trainer's `learning_rate`, and build the optimizer from the rate it is "
+            "given."
         )
     if not np.array_equal(*updates):
         raise ValueError(
@@ -57,7 +60,8 @@ def _probe(transformation: optax.GradientTransformation):
 
     def update(factor):
         gradients = {"a": jnp.full((2, 2), 3.0), "b": jnp.full((2, 2), factor)}
-        return transformation.update(gradients, state, params)[0]["a"]
+        updates: Any = transformation.update(gradients, state, params)[0]
+        return updates["a"]
 
     compiled = jax.jit(update)
     return state, (np.asarray(compiled(5.0)), np.asarray(compiled(5e4)))

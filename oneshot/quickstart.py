@@ -104,7 +104,9 @@ def _tune_all(
 
 
 def _extract(
-    run: Run, subjects: Sequence[tuple[str, Arch]], tuned: dict[Arch, tuple[Weights, float]]
+    run: Run,
+    subjects: Sequence[tuple[str, Arch]],
+    tuned: dict[Arch, tuple[Weights, float]],
 ) -> None:
     """Save the three models, and as `best` the one of the lowest inherited loss."""
     chosen = subjects[:3]
@@ -120,7 +122,9 @@ def _extract(
 
 
 def _rows(
-    run: Run, subjects: Sequence[tuple[str, Arch]], tuned: dict[Arch, tuple[Weights, float]]
+    run: Run,
+    subjects: Sequence[tuple[str, Arch]],
+    tuned: dict[Arch, tuple[Weights, float]],
 ) -> list[dict[str, Any]]:
     """Return the rows of the table; the test split is opened here, once."""
     test = run.data.open_test("final table")

@@ -1,7 +1,7 @@
 """The steps of a run over its directory: train, search, extract, report.
 
-Each step reads what the one before left there and can be repeated: training goes on from
-its last checkpoint, a search from its stored trials.
+Each step reads what the one before left there and can be repeated: training goes on
+from its last checkpoint, a search from its stored trials.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 
 from oneshot import checkpoint
@@ -83,8 +82,9 @@ class Run:
             raise ValueError(
                 f"The run in {str(self.directory.path)!r} is of another space than "
                 f"{self.settings.supernet!r} builds now: its fingerprint is "
-                f"{stored['fingerprint']}, this one's {supernet.space.fingerprint}. Restore "
-                "the code that the run was made with, or train into another directory."
+                f"{stored['fingerprint']}, this one's {supernet.space.fingerprint}. "
+                "Restore the code that the run was made with, or train into another "
+                "directory."
             )
         return supernet
 
@@ -169,7 +169,9 @@ class Run:
 
     def _describe(self, command: str) -> None:
         space, directory = self.supernet.space, self.directory
-        directory.write("space.json", {"fingerprint": space.fingerprint, **space.to_json()})
+        directory.write(
+            "space.json", {"fingerprint": space.fingerprint, **space.to_json()}
+        )
         if not directory.exists():
             directory.write("environment.json", environment())
         directory.write("config.json", {"run": self.settings.to_json()})
@@ -207,7 +209,10 @@ class Run:
         with self.bars.phase("compile scoring programs") as report:
             self.evaluator.warm_up(report)
         done = 0
-        with Trials(self.directory.trials) as trials, self.bars.phase("search") as report:
+        with (
+            Trials(self.directory.trials) as trials,
+            self.bars.phase("search") as report,
+        ):
 
             def on_trial(trial) -> None:
                 nonlocal done
@@ -296,11 +301,14 @@ def _trial_row(trial: Any) -> dict[str, Any]:
 
 def _check_same(path: Path, stored: dict[str, Any], settings: RunSettings) -> None:
     now = settings.to_json()
-    differ = [f"{k} (there {stored.get(k)!r}, here {now[k]!r})" for k in now if stored.get(k) != now[k]]
+    differ = [
+        f"{k} (there {stored.get(k)!r}, here {now[k]!r})"
+        for k in now
+        if stored.get(k) != now[k]
+    ]
     if differ:
         raise ValueError(
-            f"{str(path)!r} holds a run of other settings: {', '.join(differ)}. To go on "
-            "with it, give the settings it was made with; for another run, another --out."
+            f"{str(path)!r} holds a run of other settings: {', '.join(differ)}. To go "
+            "on with it, give the settings it was made with; for another run, another "
+            "--out."
         )
-
-

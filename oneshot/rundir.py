@@ -11,7 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("oneshot-nas", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = (
+    "oneshot-nas",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+)
 
 
 class RunDirectory:
@@ -42,8 +50,8 @@ class RunDirectory:
         """
         if not self.exists():
             raise FileNotFoundError(
-                f"{str(self.path)!r} is not a run directory: it has no config.json. Name "
-                "one that `oneshot train` or `oneshot quickstart` made."
+                f"{str(self.path)!r} is not a run directory: it has no config.json. "
+                "Name one that `oneshot train` or `oneshot quickstart` made."
             )
         return self
 
@@ -68,7 +76,7 @@ class RunDirectory:
         self.write_text(name, json.dumps(value, indent=1) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file: under another name first, so that a crash leaves the old."""
+        """Write a text file, under another name first: a crash leaves the old."""
         self.path.mkdir(parents=True, exist_ok=True)
         temporary = self.path / f".{name}.{os.getpid()}"
         temporary.write_text(text, encoding="utf-8")

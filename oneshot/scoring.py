@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from oneshot.evaluation_blocks import EvaluationBlocks
 from oneshot.data import Split
+from oneshot.evaluation_blocks import EvaluationBlocks
 from oneshot.paths import Path, shared_prefix
 from oneshot.supernet import Tree, Weights
 
@@ -68,7 +68,8 @@ class Scorer:
 
     def warm_up_jobs(self) -> Iterator[Callable[[], Any]]:
         """Yield what has to be compiled."""
-        yield from self.blocks.warm_up_jobs(*self._chunks[0], self._calibration)
+        x, y = self._chunks[0]
+        yield from self.blocks.warm_up_jobs(x, y, self._calibration)
 
     def __call__(
         self, weights: Weights, paths: Sequence[Path]

@@ -16,8 +16,8 @@ class RunSettings:
     arguments: str = "{}"
     """Keyword arguments of that function, as JSON."""
     data: str = "digits"
-    """digits; an .npz file with x and y, or x_train, y_train and perhaps x_test, y_test;
-    or module:function that returns a Data."""
+    """digits; an .npz file with x and y, or x_train, y_train, x_test, y_test; or
+    module:function that returns a Data."""
     seed: int = 0
     """Decides everything random."""
     steps: int = 1000
@@ -55,7 +55,7 @@ class RunSettings:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> RunSettings:
-        """Read settings back; unknown ones are left out (an older or newer version's)."""
+        """Read settings back; unknown ones (of another version) are left out."""
         known = {f.name for f in dataclasses.fields(RunSettings)}
         return RunSettings(**{k: v for k, v in data.items() if k in known})
 
@@ -65,7 +65,7 @@ class SearchSettings:
     """How to search."""
 
     algorithm: Literal["nsga2", "evolution", "random"] = "nsga2"
-    """NSGA-II for loss and multiply-adds, regularised evolution or random for the loss."""
+    """NSGA-II for loss and multiply-adds; evolution or random for the loss."""
     budget: int = 300
     """Distinct paths to score."""
     batch: int = 32

@@ -54,10 +54,10 @@ class Single:
         """Train on the planned paths; see `Chain.step`."""
         names = self._modules(planned)
         own = [{m: tree[m] for m in names} for tree in (*weights, optimizer)]
-        losses = tuple(p.weight for p in planned)
         archs = self.engine.put(np.array([p.arch for p in planned], np.int32))
+        which = archs, tuple(p.weight for p in planned)
         call = self.program(planned, *batch)
-        params, state, opt, logged, norm = call(*own, archs, *batch, losses, lr, key)
+        params, state, opt, logged, norm = call(*own, which, batch, (lr, key))
         new = Weights({**weights.params, **params}, {**weights.state, **state})
         return new, {**optimizer, **opt}, logged, norm
 
@@ -79,12 +79,9 @@ class Single:
             (params, "weights"),
             ({m: f.state for m, f in modules.items()}, "weights"),
             ({m: jax.eval_shape(init, p) for m, p in params.items()}, "weights"),
-            (_archs(len(planned), len(net.space.choices)), "weights"),
-            (self.engine.carry(x_id), "data"),
-            (self.engine.carry(target_id), "data"),
-            ((SCALAR,) * len(planned), "weights"),
-            (SCALAR, "weights"),
-            (key_shape(), "weights"),
+            (_which(len(planned), len(net.space.choices)), "weights"),
+            ((self.engine.carry(x_id), self.engine.carry(target_id)), "data"),
+            ((SCALAR, key_shape()), "weights"),
         ]
         donate = (0, 2) if self.update.donate else ()
         runs = [self._run(net, p) for p in planned]
@@ -103,9 +100,9 @@ class Single:
     def _step(self, net: Supernet, runs: Sequence[Callable]) -> Callable:
         update = self.update
 
-        def total(params, state, archs, x, targets, losses, key):
-            value, logged = jnp.float32(0), []
-            for run, arch, weight in zip(runs, archs, losses, strict=True):
+        def total(params, state, which, batch, key):
+            value, logged, (x, targets) = jnp.float32(0), [], batch
+            for run, arch, weight in zip(runs, *which, strict=True):
                 outputs, state = run(Weights(params, state), arch, x, key)
                 means = {
                     k: jnp.mean(m(outputs, targets)) for k, m in self.metrics.items()
@@ -114,9 +111,10 @@ class Single:
                 logged.append(means)
             return value, (state, logged)
 
-        def step(params, state, opt, archs, x, targets, losses, lr, key):
+        def step(params, state, opt, which, batch, clock):
+            lr, key = clock
             gradients, (new_state, logged) = jax.grad(total, has_aux=True)(
-                params, state, archs, x, targets, losses, key
+                params, state, which, batch, key
             )
             norm = programs.squared_norm(gradients)
             scale = None
@@ -128,7 +126,7 @@ class Single:
                     update.make_optimizer, params[m], opt[m], gradients[m], lr, scale
                 )
             if self.traced:
-                used = used_modules(net, archs)
+                used = used_modules(net, which[0])
                 old = params, opt
                 new_params, new_opt = (
                     {m: _select(used[m], new[m], kept[m]) for m in new}
@@ -155,5 +153,6 @@ def _select(condition: jax.Array, new: Tree, old: Tree) -> Tree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def _archs(n: int, choices: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((n, choices), jnp.int32)
+def _which(n: int, choices: int) -> tuple[Any, tuple[Any, ...]]:
+    """Return the shapes of n planned archs and of the weights of their losses."""
+    return jax.ShapeDtypeStruct((n, choices), jnp.int32), (SCALAR,) * n

@@ -211,7 +211,8 @@ class SearchSpace:
             choice = self.choices[i := self.index(name)]
             if _freeze(option) not in choice.options:
                 raise ValueError(
-                    f"Choice {name!r} has options {list(choice.options)}; got {option!r}."
+                    f"Choice {name!r} has options {list(choice.options)}; got "
+                    f"{option!r}."
                 )
             out[i] = choice.options.index(_freeze(option))
         return tuple(out)
@@ -487,9 +488,9 @@ def _components(space: SearchSpace) -> Iterator[_Component]:
         return i
 
     for reader in space.readers:
-        first, *others = [*reader.reads, *(c for c, _ in reader.when)] or [None]
-        for other in others:
-            parent[root(other)] = root(first)
+        linked = [*reader.reads, *(c for c, _ in reader.when)]
+        for other in linked[1:]:
+            parent[root(other)] = root(linked[0])
     groups: dict[int, list[int]] = {}
     for i in range(len(parent)):
         groups.setdefault(root(i), []).append(i)

@@ -46,7 +46,8 @@ class Strategy(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-    """One path a step, drawn uniformly (Guo et al. 2020, Single Path One-Shot, 1904.00420).
+    """One path a step, drawn uniformly (Guo et al. 2020, Single Path One-Shot,
+    1904.00420).
 
     Args:
       space: The space to draw from.

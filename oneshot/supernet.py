@@ -311,10 +311,10 @@ def _out_shape(supernet: Supernet, slot: Slot, step: Step, carry: Tree) -> Tree:
         except Exception as error:
             options = f" with {dict(step.options)}" if step.options else ""
             raise ValueError(
-                f"Module {step.module!r} of layer {slot.name!r}{options} does not accept "
-                f"its input {shapes(carry)}, which some arch brings to it: {error} "
-                "Either let every option of the earlier layers return what this one "
-                "needs, or tie the two by passing one Choice to both."
+                f"Module {step.module!r} of layer {slot.name!r}{options} does not "
+                f"accept its input {shapes(carry)}, which some arch brings to it: "
+                f"{error} Either let every option of the earlier layers return what "
+                "this one needs, or tie the two by passing one Choice to both."
             ) from error
         seen[signature] = out
     return seen[signature]
@@ -332,6 +332,7 @@ def _check_equal_shapes(slot: Slot, steps, outs) -> None:
     if len(found) > 1:
         each = "; ".join(f"{s or 'skip'}: {shapes(_thaw(o))}" for o, s in found.items())
         raise ValueError(
-            f"The options of layer {slot.name!r} return different shapes ({each}), which "
-            "a traced arch cannot select between. Pass the arch as a tuple of ints."
+            f"The options of layer {slot.name!r} return different shapes ({each}), "
+            "which a traced arch cannot select between. Pass the arch as a tuple of "
+            "ints."
         )

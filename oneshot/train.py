@@ -71,7 +71,9 @@ class StepMetrics:
 
 def host_metrics(steps: Sequence[StepMetrics]) -> list[dict[str, Any]]:
     """Return the numbers of several steps, fetched from the device at once."""
-    fetched = jax.device_get([(m.logged, m.learning_rate, m.squared_norm) for m in steps])
+    fetched = jax.device_get(
+        [(m.logged, m.learning_rate, m.squared_norm) for m in steps]
+    )
     return [_row(m, *values) for m, values in zip(steps, fetched, strict=True)]
 
 
@@ -93,9 +95,9 @@ class Trainer:
     Args:
       supernet: What to train.
       strategy: Draws the plans.
-      optimizer: `learning_rate -> optax.GradientTransformation`, leaf-wise. It is called
-        inside the compiled update and applied to each module on its own, so that modules
-        off the path keep weights, momentum and decay as they are.
+      optimizer: `learning_rate -> optax.GradientTransformation`, leaf-wise. It is
+        called inside the compiled update and applied to each module on its own, so that
+        modules off the path keep weights, momentum and decay as they are.
       learning_rate: A number, or an optax schedule of the global step.
       loss: `(outputs, targets) -> [n]`, or several such metrics by name with "loss".
       clip_norm: Bound on the norm of the whole path's gradient, or None.
@@ -104,8 +106,8 @@ class Trainer:
         path; "switch", one program with a traced arch.
 
     Raises:
-      ValueError: If the optimizer is not leaf-wise or holds a schedule, the metrics have
-        no "loss", or `execution` is another word.
+      ValueError: If the optimizer is not leaf-wise or holds a schedule, the metrics
+        have no "loss", or `execution` is another word.
 
     Example:
       >>> trainer = Trainer(net, Uniform(net.space),
@@ -151,7 +153,8 @@ class Trainer:
     def with_strategy(
         self, strategy: Strategy, learning_rate: float | optax.Schedule
     ) -> Trainer:
-        """Return a trainer of the same compiled programs with another strategy and rate.
+        """Return a trainer of the same compiled programs with another strategy and
+        rate.
 
         Tuning a subnet after training the supernet then compiles nothing new.
         """
@@ -170,7 +173,7 @@ class Trainer:
         return self._prepares[learning_rate]
 
     def abstract(self) -> tuple[Weights, dict[str, Tree]]:
-        """Return the shapes of weights and optimizer states, laid out as in training."""
+        """Return the shapes and dtypes of weights and optimizer states."""
         weights = self.supernet.abstract()
         optimizer = {
             name: jax.eval_shape(self._init_optimizer, params)
@@ -190,13 +193,13 @@ class Trainer:
           ValueError: If some option does not accept what an earlier one returns.
         """
         if weights is None:
-            weights = self.supernet.init(stream_key(seed, WEIGHTS), x)
+            params, state = self.supernet.init(stream_key(seed, WEIGHTS), x)
         else:  # a copy, since steps reuse the memory of what they are given
-            weights = jax.tree.map(jnp.copy, Weights(*weights))
-        params = weights.params
+            params, state = jax.tree.map(jnp.copy, tuple(weights))
         optimizer = {name: self._init_optimizer(own) for name, own in params.items()}
-        weights, optimizer = self.engine.put((weights, optimizer))
-        return TrainState(0, seed, Weights(*weights), optimizer, self.strategy.init())
+        params, state, optimizer = self.engine.put((params, state, optimizer))
+        start = self.strategy.init()
+        return TrainState(0, seed, Weights(params, state), optimizer, start)
 
     def warm_up(
         self, batch: tuple[Tree, Tree], on_progress=lambda done, total: None, limit=500
@@ -217,8 +220,8 @@ class Trainer:
     ) -> tuple[TrainState, StepMetrics]:
         """Train one step.
 
-        The arrays of `state` are given up to the new state (donated): copy what shall be
-        kept. Nothing here waits for the device.
+        The arrays of `state` are given up to the new state (donated): copy what shall
+        be kept. Nothing here waits for the device.
 
         Args:
           state: From `init`, `step`, or a checkpoint.

@@ -50,16 +50,18 @@ def tune(
       DivergedError: If a loss is not finite.
 
     Example:
-      >>> tuned = tune(trainer, state.weights, arch, data, steps=200, learning_rate=0.01)
+      >>> tuned = tune(trainer, state.weights, arch, data, steps=200,
+      learning_rate=0.01)
       >>> model = extract(net, tuned, arch, data.calibrate.x)
     """
     arch = trainer.supernet.space.check(arch)
     own = trainer.with_strategy(Fixed(arch), learning_rate)
     x = jax.ShapeDtypeStruct((batch_size, *data.train.x.shape[1:]), data.train.x.dtype)
     state = own.init(seed, x, weights)
+    weights = state.weights
     for state, _ in fit(own, state, data, steps, batch_size=batch_size):
-        pass
-    return state.weights
+        weights = state.weights
+    return weights
 
 
 @functools.cache  # one schedule, one compiled program

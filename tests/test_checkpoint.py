@@ -38,7 +38,9 @@ def dense(features=8, widest=16):
         stem=lambda rngs: nnx.Linear(5, features, rngs=rngs),
         layers=[
             Elastic(lambda rngs: Block(features, rngs=rngs), hidden=(4, widest)),
-            OneOf(skip=Identity, fc=lambda rngs: nnx.Linear(features, features, rngs=rngs)),
+            OneOf(
+                skip=Identity, fc=lambda rngs: nnx.Linear(features, features, rngs=rngs)
+            ),
         ],
         head=lambda rngs: nnx.Linear(features, 3, rngs=rngs),
     )
@@ -58,9 +60,8 @@ def make_trainer(net, optimizer=lambda lr: optax.sgd(lr, momentum=0.9)):
 
 
 def train(trainer, state, data, steps):
-    for state, _ in oneshot.fit(trainer, state, data, steps, batch_size=16, every=5):
-        pass
-    return state
+    rest = oneshot.fit(trainer, state, data, steps, batch_size=16, every=5)
+    return list(rest)[-1][0]
 
 
 def same(a, b):
@@ -100,7 +101,9 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, data):
     save(tmp_path / "run", net, trainer.init(0, data.train.x[:16]))
     with pytest.raises(ValueError, match="another space.*layer0.hidden"):
         restore(tmp_path / "run", make_trainer(dense(widest=8)))
-    with pytest.raises(ValueError, match=r"array optimizer/head.*\[8, 3\] there.*\[6, 3\] here"):
+    with pytest.raises(
+        ValueError, match=r"array optimizer/head.*\[8, 3\] there.*\[6, 3\] here"
+    ):
         restore(tmp_path / "run", make_trainer(dense(features=6)))
     with pytest.raises(ValueError, match="array optimizer/"):
         restore(tmp_path / "run", make_trainer(net, lambda lr: optax.adam(lr)))
@@ -124,7 +127,9 @@ def test_a_checkpoint_loads_onto_a_mesh(tmp_path, data):
     assert same(found.weights, state.weights)
     one = train(trainer, restore(tmp_path / "run", trainer), data, 5)
     four = train(spread, found, data, 5)
-    for a, b in zip(jax.tree.leaves(one.weights), jax.tree.leaves(four.weights), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(one.weights), jax.tree.leaves(four.weights), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -168,7 +173,9 @@ def test_a_killed_process_goes_on_to_the_same_result(tmp_path):
     shared = ["--arguments", arguments, "--steps", "60", "--batch-size", "16"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-c", KILLED, "train", "--out", str(killed), *shared]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"saved\n"
         os.kill(process.pid, signal.SIGKILL)
@@ -182,9 +189,10 @@ def test_a_killed_process_goes_on_to_the_same_result(tmp_path):
 
 
 def _arrays(run: Path) -> str:
+    from rich.console import Console
+
     from oneshot.digest import digest
     from oneshot.progress import Bars
     from oneshot.run import Run
-    from rich.console import Console
 
     return digest(Run(run, None, Bars(Console())).state[2:4])

@@ -39,7 +39,9 @@ def test_a_run_directory_holds_what_is_needed_to_check_or_continue_it(run):
     rows = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == list(range(12))
     space = oneshot.SearchSpace.from_json(json.loads((run / "space.json").read_text()))
-    assert space.fingerprint == json.loads((run / "space.json").read_text())["fingerprint"]
+    assert (
+        space.fingerprint == json.loads((run / "space.json").read_text())["fingerprint"]
+    )
 
 
 def test_the_extracted_model_opens_again_and_is_reported(run, capsys):
@@ -49,7 +51,9 @@ def test_the_extracted_model_opens_again_and_is_reported(run, capsys):
     result = json.loads((run / "result.json").read_text())
     (row,) = result["rows"]
     assert row["tuned_low"] < row["tuned_accuracy"] < row["tuned_high"]
-    assert [entry["reason"] for entry in result["test_opened"]] == ["oneshot extract --test"]
+    assert [entry["reason"] for entry in result["test_opened"]] == [
+        "oneshot extract --test"
+    ]
     assert main(["report", str(run)]) == 0
 
 

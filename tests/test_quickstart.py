@@ -36,7 +36,9 @@ def done(short, tmp_path_factory):
 
 def test_result_json_holds_every_number_of_the_table(done):
     out, result = done
-    assert json.loads((out / "result.json").read_text()) == json.loads(json.dumps(result))
+    assert json.loads((out / "result.json").read_text()) == json.loads(
+        json.dumps(result)
+    )
     roles = [row["role"] for row in result["rows"]]
     assert len(roles) == 6 and roles[3:] == ["random", "largest", "cheapest"]
     for row in result["rows"]:

@@ -1,7 +1,8 @@
 """NAS-Bench-Macro's space: 8 layers of 3 options, 6,561 archs, 3,969 distinct networks.
 
 Su et al., Prioritized Architecture Sampling with Monte-Carlo Tree Search, CVPR 2021,
-arXiv:2103.11922. Parameters and multiply-adds of every arch equal the published table's.
+arXiv:2103.11922. Parameters and multiply-adds of every arch equal the published
+table's.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Head(nnx.Module):
 def nb_macro(
     *, classes: int = 10, width: float = 1.0, hidden: int = 1280, impl: str = "auto"
 ) -> Supernet:
-    """Build NAS-Bench-Macro's supernet for images [n, 32, 32, 3] (other sizes work too).
+    """Build NAS-Bench-Macro's supernet for images [n, 32, 32, 3] (other sizes work
+    too).
 
     Options of each layer are 0 `id` (skip; a strided 1x1 convolution where a stage
     begins), 1 `e3k3` and 2 `e6k5`: inverted residuals of expansion 3 with kernel 3, and
