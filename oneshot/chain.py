@@ -195,9 +195,9 @@ class Chain:
         name, donate = getattr(fn, "__name__", "block"), ()
         if variant == "update":
             fn = programs.with_update(fn, self.update.make_optimizer, 1)
-            arguments = [*self._opt_arguments(module), *arguments]
+            arguments[1:1] = self._opt_arguments(module)
             results[1] = ("weights", "weights")
-            donate = (0, 2) if self.update.donate else ()
+            donate = (0, 1) if self.update.donate else ()
         elif variant == "norm":
             fn = programs.with_norm(fn, 1)
             arguments, results = (
@@ -222,13 +222,9 @@ class Chain:
         if call is None:
             fn = programs.update(self.update.make_optimizer, self.update.clip_norm)
             params = (self.modules[module].params, "weights")
-            arguments = [
-                *self._opt_arguments(module),
-                params,
-                params,
-                (SCALAR, "weights"),
-            ]
-            donate = (0, 2) if self.update.donate else ()
+            rest = [params, (SCALAR, "weights")]
+            arguments = [params, *self._opt_arguments(module), *rest]
+            donate = (0, 1) if self.update.donate else ()
             results = ("weights", "weights")
             full = (key, self._own)
             call = self._calls[key] = self.engine.compile(
@@ -283,7 +279,8 @@ class _Run:
     """One training step in progress: the weights as they change, and the tape."""
 
     def __init__(self, chain: Chain, weights, optimizer, lr, key, variant: Variant):
-        self.chain, self.lr, self.key, self.variant = chain, lr, key, variant
+        self.chain, self.lr, self.key = chain, lr, key
+        self.variant: Variant = variant
         self.params, self.state = dict(weights.params), dict(weights.state)
         self.optimizer = dict(optimizer)
         self.gradients: dict[str, Tree] = {}
@@ -291,7 +288,7 @@ class _Run:
 
     def path(self, path: Path, batch: tuple[Tree, Tree], weight: Any) -> dict[str, Any]:
         carry, targets = batch
-        tape = []
+        tape: list[tuple[Block, str, tuple]] = []
         carry_id = self.chain.engine.carry_id(carry)
         for step in path[:-1]:
             block = self.chain.block(step, carry_id)
@@ -334,7 +331,9 @@ class _Run:
     def call(self, call: Any, module: str, arguments: tuple):
         """Run a gradient program and keep what it says of its module."""
         if self.variant == "update":
-            first, own, *rest = call(self.optimizer[module], self.lr, *arguments)
+            params, *others = arguments
+            own = params, self.optimizer[module], self.lr
+            first, own, *rest = call(*own, *others)
             self.params[module], self.optimizer[module] = own
         elif self.variant == "norm":
             first, own, *rest, self.norm = call(self.norm, *arguments)
@@ -358,7 +357,7 @@ class _Run:
                 self.norm = self.add_norm(module)(self.norm, gradients)
         for module, gradients in self.gradients.items():
             call = self.chain.apply_update(module)
-            own = self.optimizer[module], self.lr, self.params[module]
+            own = self.params[module], self.optimizer[module], self.lr
             self.params[module], self.optimizer[module] = call(
                 *own, gradients, self.norm
             )

@@ -144,7 +144,9 @@ class Data:
             "validate": self.validate,
             "test": self._test,
         }
-        return {k: _digest(split) for k, split in splits.items() if split is not None}
+        return {
+            k: split_digest(split) for k, split in splits.items() if split is not None
+        }
 
     def batches(self, seed: int, size: int, engine: Placement) -> Batches:
         """Return training batches by step, gathered and augmented on the device.
@@ -234,7 +236,8 @@ def checked(name: str, arrays: tuple[Any, Any]) -> Split:
     return Split(x, y)
 
 
-def _digest(split: Split) -> str:
+def split_digest(split: Split) -> str:
+    """Return 16 hexadecimal digits of what a split holds."""
     digest = hashlib.sha256()
     for array in split:
         digest.update(f"{array.dtype}{array.shape}".encode())

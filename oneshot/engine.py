@@ -1,8 +1,10 @@
-"""The engine: compiled programs, shared by blocks that are equal, on one device or many.
+"""The engine: compiled programs, shared by blocks that are equal, on one device or
+many.
 
-A program is compiled ahead of time for its key (structure of the module, options, shapes,
-kind) and then called; it can never be recompiled behind the caller's back. Equal layers
-have equal keys, so the number of programs grows with distinct blocks, not with layers.
+A program is compiled ahead of time for its key (structure of the module, options,
+shapes, kind) and then called; it can never be recompiled behind the caller's back.
+Equal layers have equal keys, so the number of programs grows with distinct blocks, not
+with layers.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ class Engine:
     def __init__(self, supernet: Supernet, mesh: Mesh | None = None):
         if mesh is not None and DATA_AXIS not in mesh.axis_names:
             raise ValueError(
-                f"The mesh needs an axis called {DATA_AXIS!r} to split batches over, but "
-                f"has {mesh.axis_names}. Build it with jax.make_mesh((n,), ('data',), "
-                "axis_types=(jax.sharding.AxisType.Auto,))."
+                f"The mesh needs an axis called {DATA_AXIS!r} to split batches over, "
+                f"but has {mesh.axis_names}. Build it with jax.make_mesh((n,), "
+                "('data',), axis_types=(jax.sharding.AxisType.Auto,))."
             )
         self.supernet, self.mesh = supernet, mesh
         self._programs: dict[Hashable, concurrent.futures.Future] = {}

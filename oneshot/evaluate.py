@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from oneshot.data import Data, Split
+from oneshot.data import Data, Split, split_digest
 from oneshot.digest import digest
 from oneshot.engine import Engine
 from oneshot.evaluation_blocks import EvaluationBlocks
@@ -118,12 +118,15 @@ class Evaluator:
         engine: Engine | None = None,
     ):
         scored = data.split(split) if isinstance(split, str) else split
-        self.split = split if isinstance(split, str) else "test"
+        named = (
+            n for n in ("train", "validate", "calibrate") if data.split(n) is split
+        )
+        self.split = split if isinstance(split, str) else next(named, "test")
         self.supernet, self.metrics = supernet, as_metrics(loss)
         self.engine = engine or Engine(supernet)
         self.settings = {
             "split": self.split,
-            "scored": data.fingerprint.get(self.split),
+            "scored": split_digest(scored),
             "metrics": sorted(self.metrics),
             "calibrate": len(data.calibrate.x) if recalibrate else 0,
         }

@@ -189,6 +189,8 @@ class _Flattener:
             branch = self.elastic(layer, name, name, when)
             self.add(name, when, None, (branch,))
         elif callable(layer):
+            if when:  # reads nothing, but tells one depth from another
+                self.readers.append(Reader((), when))
             self.add(name, when, None, (Branch(name, layer),))
         else:
             raise TypeError(
@@ -208,7 +210,8 @@ class _Flattener:
     def one_of(self, layer: OneOf, name: str, when: When) -> None:
         named = Choice(layer.name or f"{name}.op", tuple(layer.options))
         choice = self.choose(named.name, named)
-        self.readers.append(Reader((choice,), when))
+        skip = tuple(i for i, m in enumerate(layer.options.values()) if m is Identity)
+        self.readers.append(Reader((choice,), when, skip))
         branches: list[Branch | None] = []
         for i, (option, make) in enumerate(layer.options.items()):
             module = f"{name}.{option}"
@@ -225,7 +228,9 @@ class _Flattener:
         depth = None
         if layer.depth is not None:
             depth = self.choose(f"{name}.depth", layer.depth)
-            self.readers.append(Reader((depth,), when))
+            # A depth leaves nothing in the path itself: it acts through conditions.
+            options = [*self.choices.values()][depth].options
+            self.readers.append(Reader((depth,), when, tuple(range(len(options)))))
         for i, (key, inner) in enumerate(named_layers(layer.layers, "")):
             condition = when
             if depth is not None:

@@ -1,8 +1,7 @@
-"""The functions that the engine compiles: one set for each (module, options, shapes)."""
+"""The functions that the engine compiles, for each (module, options, shapes)."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ import optax
 
 from oneshot.functional import Functional
 from oneshot.paths import Options
-from oneshot.residuals import backward, forward, split_carry
+from oneshot.residuals import split_carry
 from oneshot.supernet import layer_key
 
 Tree = Any
@@ -22,7 +21,7 @@ Metric = Callable[[Tree, Tree], jax.Array]
 
 
 def block_apply(module: Functional, options: Options, mode: Any) -> Callable:
-    """Return `(params, state, carry, key) -> (out, state)`; key is (step key, layer)."""
+    """Return `(params, state, carry, (step key, layer)) -> (out, state)`."""
 
     def apply(params, state, carry, key):
         key = None if key is None else layer_key(*key)
@@ -95,11 +94,13 @@ def with_update(
 ) -> Callable:
     """Let a program that returns gradients (as its result `at`) update its module.
 
-    The new program takes (optimizer state, learning rate) first, then the old one's
-    arguments, of which the first is the parameters.
+    The new program takes (parameters, optimizer state, learning rate) first, then the
+    old one's other arguments. Parameters come before optimizer state on either side,
+    since JAX gives the memory of a donated argument to the first result of its shape:
+    were they crossed, XLA would have to copy both.
     """
 
-    def run(opt_state, lr, params, *args):
+    def run(params, opt_state, lr, *args):
         results = list(gradient_of(params, *args))
         results[at] = apply_update(
             make_optimizer, params, opt_state, results[at], lr, None
@@ -110,7 +111,7 @@ def with_update(
 
 
 def with_norm(gradient_of: Callable, at: int) -> Callable:
-    """Let a program that returns gradients add their squared norm to its first argument."""
+    """Let a program that returns gradients add their squared norm to an argument."""
 
     def run(norm, *args):
         results = gradient_of(*args)
@@ -120,9 +121,9 @@ def with_norm(gradient_of: Callable, at: int) -> Callable:
 
 
 def update(make_optimizer: MakeOptimizer, clip_norm: float | None) -> Callable:
-    """Return `(opt state, lr, params, gradients, sum of squares) -> (params, opt state)`."""
+    """Return `(params, opt state, lr, gradients, squared norm) -> (params, opt)`."""
 
-    def run(opt_state, lr, params, gradients, sum_of_squares):
+    def run(params, opt_state, lr, gradients, sum_of_squares):
         scale = None if clip_norm is None else clip_scale(sum_of_squares, clip_norm)
         return apply_update(make_optimizer, params, opt_state, gradients, lr, scale)
 

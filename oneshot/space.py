@@ -18,99 +18,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-Arch = tuple[int, ...]
+from oneshot.choices import Arch as Arch
+from oneshot.choices import Choice as Choice
+from oneshot.choices import Reader as Reader
+from oneshot.choices import freeze
+from oneshot.commuting import Commuting as Commuting
+from oneshot.components import Component, ambiguous, components, silent
+
 Over = Literal["archs", "paths", "canonical"]
 
 _ENUMERABLE = 200_000  # above this, distinct networks are drawn by rejection
 
 
-def _freeze(value: Any) -> Any:
-    return tuple(map(_freeze, value)) if isinstance(value, list | tuple) else value
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """One decision: a name and its options.
-
-    Args:
-      name: Unique in a space; two layers given a choice of one name are tied.
-      options: One or more distinct JSON values (numbers, strings, booleans, null, or
-        lists of those, which are kept as tuples).
-
-    Raises:
-      ValueError: If there are no options, or two are equal.
-
-    Example:
-      >>> Choice("kernel", (3, 5, 7)).options[1]
-      5
-    """
-
-    name: str
-    options: tuple[Any, ...]
-
-    def __post_init__(self):
-        object.__setattr__(self, "options", _freeze(tuple(self.options)))
-        if not self.options:
-            raise ValueError(
-                f"Choice {self.name!r} was given no options; give it one or more."
-            )
-        # `1 == True` in Python, but they are different JSON values.
-        if len({json.dumps(o) for o in self.options}) < len(self.options):
-            raise ValueError(
-                f"The options of choice {self.name!r} must be distinct, but were "
-                f"{self.options!r}. Remove the repeated one."
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Reader:
-    """A place that reads choices, and the conditions under which it does.
-
-    Args:
-      reads: Indices of the choices read.
-      when: Pairs (choice index, option indices): the place is active only if each of
-        these choices has one of these options. Empty: always active.
-    """
-
-    reads: tuple[int, ...]
-    when: tuple[tuple[int, tuple[int, ...]], ...] = ()
-
-    def active(self, arch: Sequence[int]) -> bool:
-        """Return whether `arch` reaches this place."""
-        return all(arch[choice] in allowed for choice, allowed in self.when)
-
-
-@dataclasses.dataclass(frozen=True)
-class Commuting:
-    """The canonical form where one option commutes with its neighbours.
-
-    Within a group of choices (the layers of equal shape of one stage), where an option
-    does nothing it does not matter which layer does nothing: the canonical arch moves
-    those to the end of the group and keeps the order of the others.
-
-    Args:
-      groups: Groups of choice names, in the order of the layers.
-      option: Index of the option that does nothing, the same in every group.
-
-    Example:
-      >>> space = SearchSpace([Choice(n, ("id", "conv")) for n in "ab"],
-      ...                     canonical=Commuting((("a", "b"),)))
-      >>> space.canonical((0, 1))
-      (1, 0)
-    """
-
-    groups: tuple[tuple[str, ...], ...]
-    option: int = 0
-
-    def __call__(self, space: SearchSpace, arch: Arch) -> Arch:
-        out = list(arch)
-        for group in self.groups:
-            places = [space.index(name) for name in group]
-            kept = [arch[i] for i in places if arch[i] != self.option]
-            padded = kept + [self.option] * (len(places) - len(kept))
-            for place, value in zip(places, padded, strict=True):
-                out[place] = value
-        return tuple(out)
+def freeze_values(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping whose lists are tuples."""
+    return {key: freeze(value) for key, value in data.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,12 +131,12 @@ class SearchSpace:
         out = [0] * len(self.choices)
         for name, option in options.items():
             choice = self.choices[i := self.index(name)]
-            if _freeze(option) not in choice.options:
+            if freeze(option) not in choice.options:
                 raise ValueError(
                     f"Choice {name!r} has options {list(choice.options)}; got "
                     f"{option!r}."
                 )
-            out[i] = choice.options.index(_freeze(option))
+            out[i] = choice.options.index(freeze(option))
         return tuple(out)
 
     def read(self, arch: Sequence[int]) -> tuple[int, ...]:
@@ -223,9 +145,49 @@ class SearchSpace:
         return tuple(sorted(set(itertools.chain.from_iterable(active))))
 
     def path_key(self, arch: Sequence[int]) -> Arch:
-        """Return `arch` with unread choices at index 0: equal keys are one path."""
+        """Return the representative of all archs of one path: equal keys, equal paths.
+
+        Unread choices stand at index 0. Where a layer is skipped by an option and could
+        be left out by a depth as well, the depth that reaches fewest layers is taken.
+        """
+        if self._ambiguous:
+            arch = self._fewest(arch)
         read = set(self.read(arch))
         return tuple(int(v) if i in read else 0 for i, v in enumerate(arch))
+
+    @functools.cached_property
+    def _ambiguous(self) -> bool:
+        return ambiguous(self.choices, self.readers)
+
+    @functools.cached_property
+    def _silent(self) -> frozenset[int]:
+        return silent(self.choices, self.readers)
+
+    def _signature(self, arch: Sequence[int]) -> list[Any]:
+        """Return what the path of `arch` holds: equal signatures, equal paths."""
+        return [
+            (i, [arch[c] for c in reader.reads])
+            for i, reader in enumerate(self.readers)
+            if reader.active(arch) and not reader.skipped(arch)
+        ]
+
+    def _fewest(self, arch: Sequence[int]) -> list[int]:
+        """Return an arch of the same path that reaches fewest places."""
+        out, wanted = [int(v) for v in arch], self._signature(arch)
+        for i in sorted(self._silent):
+            others = [
+                [*out[:i], value, *out[i + 1 :]]
+                for value in range(len(self.choices[i].options))
+            ]
+            same = [a for a in others if self._signature(a) == wanted]
+            out = min(same, key=lambda a: sum(r.active(a) for r in self.readers))
+        for reader in self.readers:  # several options that skip are one
+            if len(reader.skip) > 1 and reader.reads[0] not in self._silent:
+                i = reader.reads[0]
+                first = [*out[:i], min(reader.skip), *out[i + 1 :]]
+                if reader.skipped(out) and self._signature(first) == wanted:
+                    out = first
+        return out
 
     def canonical(self, arch: Sequence[int]) -> Arch:
         """Return the representative of all archs that are one network with `arch`."""
@@ -246,8 +208,8 @@ class SearchSpace:
         return math.prod(len(c.options) for c in self.choices)
 
     @functools.cached_property
-    def _components(self) -> tuple[_Component, ...]:
-        return tuple(_components(self))
+    def _components(self) -> tuple[Component, ...]:
+        return tuple(components(self.choices, self.readers, self.path_key))
 
     @property
     def num_paths(self) -> int:
@@ -266,7 +228,7 @@ class SearchSpace:
     def paths(self) -> Iterator[Arch]:
         """Yield every distinct path once, as its path key, in a fixed order."""
         arch = [0] * len(self.choices)
-        parts = [list(c.assignments(self)) for c in self._components]
+        parts = [list(c.assignments()) for c in self._components]
         for combination in itertools.product(*parts):
             for assignment in combination:
                 for place, value in assignment:
@@ -320,7 +282,7 @@ class SearchSpace:
     def _sample_path(self, rng: np.random.Generator) -> Arch:
         arch = [0] * len(self.choices)
         for component in self._components:
-            for place, value in component.sample(self, rng):
+            for place, value in component.sample(rng):
                 arch[place] = value
         return tuple(arch)
 
@@ -344,12 +306,16 @@ class SearchSpace:
     def neighbours(self, arch: Sequence[int]) -> list[Arch]:
         """Return the archs that differ from `arch` in one choice that it reads."""
         arch = self.check(arch)
-        return [
+        around = [
             (*arch[:i], value, *arch[i + 1 :])
             for i in self.read(arch)
             for value in range(len(self.choices[i].options))
             if value != arch[i]
         ]
+        if self._ambiguous:  # a depth less where the layer was skipped is no change
+            own = self.path_key(arch)
+            around = [a for a in around if self.path_key(a) != own]
+        return around
 
     def mutate(
         self, rng: np.random.Generator, arch: Sequence[int], probability: float = 0.1
@@ -394,7 +360,7 @@ class SearchSpace:
             symmetry = {"function": getattr(self.symmetry, "__qualname__", "function")}
         return {
             "choices": [{"name": c.name, "options": c.options} for c in self.choices],
-            "readers": [{"reads": r.reads, "when": r.when} for r in self.readers],
+            "readers": [dataclasses.asdict(r) for r in self.readers],
             "symmetry": symmetry,
         }
 
@@ -411,7 +377,7 @@ class SearchSpace:
         """
         stored = data.get("symmetry")
         if symmetry is None and stored and "commuting" in stored:
-            symmetry = Commuting(**_freeze_values(stored["commuting"]))
+            symmetry = Commuting(**freeze_values(stored["commuting"]))
         if symmetry is None and stored:
             raise ValueError(
                 f"This space names the function {stored['function']!r} for its "
@@ -419,7 +385,7 @@ class SearchSpace:
             )
         return SearchSpace(
             [Choice(c["name"], c["options"]) for c in data["choices"]],
-            [Reader(**_freeze_values(r)) for r in data["readers"]],
+            [Reader(**freeze_values(r)) for r in data["readers"]],
             symmetry,
         )
 
@@ -428,95 +394,3 @@ class SearchSpace:
         """16 hexadecimal digits that two spaces share only if they are equal."""
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _freeze_values(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _freeze(value) for key, value in data.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Component:
-    """Choices linked by readers, split by the values of those that conditions name.
-
-    Given the conditions' values (a case), which choices are read is known, and those
-    vary freely: that makes counting and uniform sampling of paths exact and cheap.
-    """
-
-    cases: tuple[tuple[tuple[int, int], ...], ...]  # values of the conditions
-    free: tuple[tuple[int, ...], ...]  # choices that vary, for each case
-    weights: tuple[int, ...]  # paths in each case
-
-    def assignments(self, space: SearchSpace) -> Iterator[tuple[tuple[int, int], ...]]:
-        every = sorted({i for f in self.free for i in f})
-        for case, free in zip(self.cases, self.free, strict=True):
-            ranges = [
-                range(len(space.choices[i].options)) if i in free else (0,)
-                for i in every
-            ]
-            for values in itertools.product(*ranges):
-                yield (*case, *zip(every, values, strict=True))
-
-    def sample(self, space: SearchSpace, rng: np.random.Generator):
-        i = _weighted(rng, self.weights)
-        yield from self.cases[i]
-        for place in self.free[i]:
-            yield place, int(rng.integers(len(space.choices[place].options)))
-
-
-def _weighted(rng: np.random.Generator, weights: Sequence[int]) -> int:
-    """Draw an index exactly in proportion to integer weights of any size."""
-    total = sum(weights)
-    if total < 2**62:
-        ticket = int(rng.integers(total))
-    else:  # 64 bits beyond those of `total` make the error of the modulo below 2**-64
-        words = (total.bit_length() + 127) // 32
-        ticket = int.from_bytes(rng.bytes(4 * words), "little") % total
-    for i, weight in enumerate(weights):
-        ticket -= weight
-        if ticket < 0:
-            return i
-    raise AssertionError("weights changed while drawing")
-
-
-def _components(space: SearchSpace) -> Iterator[_Component]:
-    parent = list(range(len(space.choices)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for reader in space.readers:
-        linked = [*reader.reads, *(c for c, _ in reader.when)]
-        for other in linked[1:]:
-            parent[root(other)] = root(linked[0])
-    groups: dict[int, list[int]] = {}
-    for i in range(len(parent)):
-        groups.setdefault(root(i), []).append(i)
-    for members in groups.values():
-        inside = set(members)
-        readers = [r for r in space.readers if inside & {*r.reads, *dict(r.when)}]
-        yield _component(space, members, readers)
-
-
-def _component(
-    space: SearchSpace, members: list[int], readers: list[Reader]
-) -> _Component:
-    deciding = sorted({c for r in readers for c, _ in r.when})
-    cases, free, weights = [], [], []
-    arch = [0] * len(space.choices)
-    for values in itertools.product(
-        *(range(len(space.choices[i].options)) for i in deciding)
-    ):
-        for place, value in zip(deciding, values, strict=True):
-            arch[place] = value
-        read = {i for r in readers if r.active(arch) for i in r.reads}
-        # A condition that is itself unread stands at 0, or one path would count twice.
-        if any(arch[i] and i not in read for i in deciding):
-            continue
-        vary = tuple(i for i in members if i in read and i not in deciding)
-        cases.append(tuple(zip(deciding, values, strict=True)))
-        free.append(vary)
-        weights.append(math.prod(len(space.choices[i].options) for i in vary))
-    return _Component(tuple(cases), tuple(free), tuple(weights))

@@ -1,0 +1,47 @@
+"""The symmetry of layers that do nothing: which archs are one network."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+from oneshot.choices import Arch
+
+
+class Indexed(Protocol):
+    """A space, as far as this needs it."""
+
+    def index(self, name: str) -> int: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Commuting:
+    """The canonical form where one option commutes with its neighbours.
+
+    Within a group of choices (the layers of equal shape of one stage), where an option
+    does nothing it does not matter which layer does nothing: the canonical arch moves
+    those to the end of the group and keeps the order of the others.
+
+    Args:
+      groups: Groups of choice names, in the order of the layers.
+      option: Index of the option that does nothing, the same in every group.
+
+    Example:
+      >>> space = SearchSpace([Choice(n, ("id", "conv")) for n in "ab"],
+      ...                     canonical=Commuting((("a", "b"),)))
+      >>> space.canonical((0, 1))
+      (1, 0)
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    option: int = 0
+
+    def __call__(self, space: Indexed, arch: Arch) -> Arch:
+        out = list(arch)
+        for group in self.groups:
+            places = [space.index(name) for name in group]
+            kept = [arch[i] for i in places if arch[i] != self.option]
+            padded = kept + [self.option] * (len(places) - len(kept))
+            for place, value in zip(places, padded, strict=True):
+                out[place] = value
+        return tuple(out)

@@ -1,0 +1,212 @@
+"""Convolution with norm, and the inverted residual of MobileNetV2, plain and elastic.
+
+The inverted residual is NAS-Bench-Macro's: conv 1x1, norm, ReLU, depthwise
+convolution, norm, ReLU, conv 1x1, norm; plus the input where stride is 1 and the
+widths are equal; no biases, no squeeze-and-excitation.
+
+References: Sandler et al., MobileNetV2, arXiv:1801.04381; Su et al., Prioritized
+Architecture Sampling with Monte-Carlo Tree Search, arXiv:2103.11922 (the benchmark).
+"""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+from jax import Array, lax
+
+from oneshot.nn.conv import Conv, he_normal
+from oneshot.nn.fused import norm_conv
+from oneshot.nn.norm import BatchNorm
+from oneshot.nn.pointwise import pointwise_conv
+
+
+class ConvBN(nnx.Module):
+    """Convolution, norm and, if asked for, ReLU.
+
+    Args:
+      in_features: number of input channels.
+      out_features: number of output channels.
+      kernel: odd size of the kernel.
+      stride: step in both directions.
+      relu: whether a ReLU follows.
+      rngs: draws the weights.
+      impl: see `oneshot.nn.backend.resolve`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel: int = 3,
+        stride: int = 1,
+        relu: bool = True,
+        *,
+        rngs: nnx.Rngs,
+        impl: str = "auto",
+    ) -> None:
+        self.conv = Conv(
+            in_features, out_features, kernel, stride, rngs=rngs, impl=impl
+        )
+        self.norm = BatchNorm(out_features, relu=relu)
+
+    def __call__(self, x: Array) -> Array:
+        """`[n, height, width, in]` to `[n, ceil(height / stride), ..., out]`."""
+        return self.norm(self.conv(x))
+
+
+class InvertedResidual(nnx.Module):
+    """Inverted residual of a fixed size.
+
+    Args:
+      in_features: number of input channels.
+      out_features: number of output channels.
+      expand: hidden channels are `in_features * expand`.
+      kernel: odd size of the depthwise kernel.
+      stride: of the depthwise convolution.
+      rngs: draws the weights.
+      impl: see `oneshot.nn.backend.resolve`.
+    """
+
+    expand_kernel: nnx.Param
+    expand_norm: BatchNorm
+    depthwise_kernel: nnx.Param
+    depthwise_norm: BatchNorm
+    project_kernel: nnx.Param
+    project_norm: BatchNorm
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        expand: int,
+        kernel: int,
+        stride: int = 1,
+        rngs: nnx.Rngs,
+        impl: str = "auto",
+    ) -> None:
+        _build(self, in_features, out_features, expand, kernel, rngs)
+        self.stride = stride
+        self.impl = impl
+
+    def __call__(self, x: Array) -> Array:
+        """`[n, height, width, in]` to `[n, ceil(height / stride), ..., out]`."""
+        return _apply(
+            self,
+            x,
+            self.expand_kernel[...],
+            self.depthwise_kernel[...],
+            self.project_kernel[...],
+        )
+
+
+class ElasticInvertedResidual(nnx.Module):
+    """Inverted residual whose expansion and kernel size are chosen at each call.
+
+    One set of weights at the largest sizes: a narrower block uses the first hidden
+    channels, a smaller kernel the centre of the largest.
+
+    Args:
+      in_features: number of input channels.
+      out_features: number of output channels.
+      expand: the expansions on offer; hidden channels are `in_features * expand`.
+      kernel: the odd kernel sizes on offer.
+      stride: of the depthwise convolution.
+      rngs: draws the weights.
+      impl: see `oneshot.nn.backend.resolve`.
+    """
+
+    expand_kernel: nnx.Param
+    expand_norm: BatchNorm
+    depthwise_kernel: nnx.Param
+    depthwise_norm: BatchNorm
+    project_kernel: nnx.Param
+    project_norm: BatchNorm
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        expand: tuple[int, ...],
+        kernel: tuple[int, ...],
+        stride: int = 1,
+        rngs: nnx.Rngs,
+        impl: str = "auto",
+    ) -> None:
+        _build(self, in_features, out_features, max(expand), max(kernel), rngs)
+        self.expands = tuple(expand)
+        self.kernels = tuple(kernel)
+        self.stride = stride
+        self.impl = impl
+
+    def __call__(self, x: Array, *, expand: int, kernel: int) -> Array:
+        """`[n, height, width, in]` to `[n, ceil(height / stride), ..., out]`.
+
+        Args:
+          x: images.
+          expand: one of the expansions on offer, a plain int.
+          kernel: one of the kernel sizes on offer, a plain int.
+
+        Raises:
+          ValueError: if either is not on offer.
+        """
+        if expand not in self.expands or kernel not in self.kernels:
+            raise ValueError(
+                f"This block offers expand in {self.expands} and kernel in "
+                f"{self.kernels}, but was called with expand={expand!r} and "
+                f"kernel={kernel!r}."
+            )
+        # `lax.slice` puts one `slice` on the parameter itself (and none where the
+        # size is the largest); `w[:, :n]` may lower to a gather.
+        hidden = x.shape[-1] * expand
+        first = (self.depthwise_kernel.shape[0] - kernel) // 2
+        last = first + kernel
+        return _apply(
+            self,
+            x,
+            lax.slice(self.expand_kernel[...], (0, 0), (x.shape[-1], hidden)),
+            lax.slice(
+                self.depthwise_kernel[...], (first, first, 0), (last, last, hidden)
+            ),
+            lax.slice(
+                self.project_kernel[...], (0, 0), (hidden, self.project_kernel.shape[1])
+            ),
+        )
+
+
+def _build(
+    block: InvertedResidual | ElasticInvertedResidual,
+    in_features: int,
+    out_features: int,
+    expand: int,
+    kernel: int,
+    rngs: nnx.Rngs,
+) -> None:
+    if kernel % 2 == 0:
+        raise ValueError(f"Inverted residuals take odd kernels, but one is {kernel}.")
+    hidden = in_features * expand
+    block.expand_kernel = nnx.Param(he_normal(rngs.params(), (in_features, hidden)))
+    block.expand_norm = BatchNorm(hidden, relu=True)
+    # The fan-out of a depthwise kernel is its area: one channel in, one out.
+    std = 2**0.5 / kernel
+    block.depthwise_kernel = nnx.Param(
+        std * jax.random.normal(rngs.params(), (kernel, kernel, hidden))
+    )
+    block.depthwise_norm = BatchNorm(hidden, relu=True)
+    block.project_kernel = nnx.Param(he_normal(rngs.params(), (hidden, out_features)))
+    block.project_norm = BatchNorm(out_features)
+
+
+def _apply(
+    block: InvertedResidual | ElasticInvertedResidual,
+    x: Array,
+    expand_w: Array,
+    depthwise_w: Array,
+    project_w: Array,
+) -> Array:
+    y = pointwise_conv(x, expand_w, impl=block.impl)
+    y = norm_conv(block.expand_norm, y, depthwise_w, block.stride, block.impl)
+    y = norm_conv(block.depthwise_norm, y, project_w, impl=block.impl)
+    y = block.project_norm(y)
+    return y + x if y.shape == x.shape else y

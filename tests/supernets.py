@@ -1,0 +1,275 @@
+"""The reference supernets that every law is held to, and their data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from oneshot.data import Data
+from oneshot.layers import Elastic, Identity, OneOf, Stage
+from oneshot.nn import BatchNorm, ElasticTransformerBlock
+from oneshot.space import Choice
+from oneshot.spaces import nb_macro, tiny
+from oneshot.supernet import Supernet, Weights
+
+CLASSES = 5
+
+
+class Dense(nnx.Module):
+    """Linear, flax's own BatchNorm, ReLU, dropout."""
+
+    def __init__(self, inputs, outputs, dropout=0.0, *, rngs):
+        self.linear = nnx.Linear(inputs, outputs, rngs=rngs)
+        self.norm = nnx.BatchNorm(outputs, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout else None
+
+    def __call__(self, x):
+        y = nnx.relu(self.norm(self.linear(x)))
+        return y if self.dropout is None else self.dropout(y)
+
+
+class ElasticMlp(nnx.Module):
+    """A residual network of two layers, the hidden one elastic, with our BatchNorm."""
+
+    def __init__(self, features, hidden, *, rngs):
+        self.up = nnx.Param(jax.random.normal(rngs.params(), (features, hidden)) / 3)
+        self.norm = BatchNorm(hidden, relu=True)
+        self.down = nnx.Param(jax.random.normal(rngs.params(), (hidden, features)) / 3)
+
+    def __call__(self, x, *, hidden):
+        up = lax.slice(self.up[...], (0, 0), (x.shape[-1], hidden))
+        down = lax.slice(self.down[...], (0, 0), (hidden, x.shape[-1]))
+        return x + self.norm(x @ up) @ down
+
+
+class ElasticWidth(nnx.Module):
+    """A layer whose output is really `width` wide, and whose input was cut already."""
+
+    def __init__(self, inputs, outputs, *, rngs):
+        self.kernel = nnx.Param(
+            jax.random.normal(rngs.params(), (inputs, outputs)) / inputs**0.5
+        )
+        self.norm = BatchNorm(outputs, relu=True)
+
+    def __call__(self, x, *, width):
+        return self.norm(x @ lax.slice(self.kernel[...], (0, 0), (x.shape[-1], width)))
+
+
+class ElasticInput(nnx.Module):
+    """A linear head for inputs of the chosen width."""
+
+    def __init__(self, inputs, *, rngs):
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, CLASSES)))
+        self.bias = nnx.Param(jnp.zeros((1, CLASSES)))
+
+    def __call__(self, x, *, width):
+        rows = lax.slice(self.kernel[...], (0, 0), (width, CLASSES))
+        return x @ rows + self.bias[...]
+
+
+class Open(nnx.Module):
+    """From numbers to a dict of two float arrays and the integer position of each."""
+
+    def __init__(self, *, rngs):
+        self.features = nnx.Linear(12, 6, rngs=rngs)
+        self.memory = nnx.Linear(12, 4, rngs=rngs)
+
+    def __call__(self, x):
+        position = jnp.argmax(x, -1).astype(jnp.int32)
+        features, memory = self.features(x), jnp.tanh(self.memory(x))
+        return {"features": features, "memory": memory, "position": position}
+
+
+class Mix(nnx.Module):
+    """Moves something from the features to the memory; where, the position says."""
+
+    def __init__(self, *, rngs):
+        self.table = nnx.Param(jax.random.normal(rngs.params(), (12, 6)))
+        self.norm = nnx.BatchNorm(6, rngs=rngs)
+        self.write = nnx.Linear(6, 4, rngs=rngs)
+
+    def __call__(self, carry):
+        features = self.norm(carry["features"] + self.table[...][carry["position"]])
+        memory = carry["memory"] + jnp.tanh(self.write(features))
+        return {**carry, "features": nnx.relu(features), "memory": memory}
+
+
+class MixElastic(nnx.Module):
+    """The elastic network on the features alone; the rest is handed on."""
+
+    def __init__(self, hidden, *, rngs):
+        self.mlp = ElasticMlp(6, hidden, rngs=rngs)
+
+    def __call__(self, carry, *, hidden):
+        features = self.mlp(carry["features"], hidden=hidden)
+        return {**carry, "features": features, "position": carry["position"] // 2}
+
+
+class Close(nnx.Module):
+    """Linear over all float arrays of the dict."""
+
+    def __init__(self, *, rngs):
+        self.linear = nnx.Linear(10, CLASSES, rngs=rngs)
+
+    def __call__(self, carry):
+        both = jnp.concatenate([carry["features"], carry["memory"]], -1)
+        return self.linear(both)
+
+
+class Embed(nnx.Module):
+    """Token and position embeddings."""
+
+    def __init__(self, *, rngs):
+        self.tokens = nnx.Embed(11, 8, rngs=rngs)
+        self.positions = nnx.Param(jax.random.normal(rngs.params(), (1, 6, 8)))
+
+    def __call__(self, x):
+        return self.tokens(x) + self.positions[...]
+
+
+class PoolTokens(nnx.Module):
+    """Mean over tokens, linear."""
+
+    def __init__(self, *, rngs):
+        self.linear = nnx.Linear(8, CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        return self.linear(x.mean(1))
+
+
+def dense_layer(inputs=8, outputs=8, dropout=0.0):
+    return lambda rngs: Dense(inputs, outputs, dropout, rngs=rngs)
+
+
+def linear(inputs=8, outputs=CLASSES):
+    return lambda rngs: nnx.Linear(inputs, outputs, rngs=rngs)
+
+
+def elastic_mlp(largest, features=8):
+    return lambda rngs: ElasticMlp(features, largest, rngs=rngs)
+
+
+def mixed() -> Supernet:
+    """Each kind of layer, one in the other, and a choice tied across three of them."""
+    hidden = Choice("hidden", (3, 6, 9))
+    tied = Elastic(elastic_mlp(9), hidden=hidden)
+    option = OneOf(
+        skip=Identity,
+        dropped=dense_layer(dropout=0.3),
+        mlp=Elastic(elastic_mlp(8), hidden=(4, 8)),
+    )
+    row = [tied, OneOf(plain=dense_layer(), skip=Identity), tied]
+    layers = {"first": option, "stage": Stage(row, depth=(1, 2, 3)), "last": tied}
+    return Supernet(dense_layer(12, 8), layers, linear())
+
+
+def carried() -> Supernet:
+    """A dict of three arrays travels, one of them of integers."""
+    elastic = Elastic(lambda rngs: MixElastic(6, rngs=rngs), hidden=(2, 4, 6))
+
+    def mix(rngs):
+        return Mix(rngs=rngs)
+
+    layers = [OneOf(skip=Identity, mix=mix), elastic, OneOf(mix=mix, skip=Identity)]
+    return Supernet(lambda rngs: Open(rngs=rngs), layers, lambda rngs: Close(rngs=rngs))
+
+
+def transformer() -> Supernet:
+    """A chain of elastic Transformer blocks over integer tokens."""
+
+    def make(rngs):
+        return ElasticTransformerBlock(
+            8, heads=(1, 2), mlp=(1, 2), head_size=4, rngs=rngs
+        )
+
+    block = Elastic(make, heads=(1, 2), mlp=(1, 2))
+    return Supernet(
+        lambda rngs: Embed(rngs=rngs),
+        {"blocks": Stage([block] * 3, depth=(1, 2, 3))},
+        lambda rngs: PoolTokens(rngs=rngs),
+    )
+
+
+def elastic_width() -> Supernet:
+    """One choice of width for stem, layers and head: carries really change shape."""
+    width = Choice("width", (4, 6, 9))
+
+    def layer(inputs):
+        return Elastic(lambda rngs: ElasticWidth(inputs, 9, rngs=rngs), width=width)
+
+    return Supernet(
+        layer(12),
+        [OneOf(wide=layer(9), skip=Identity), OneOf(skip=Identity, wide=layer(9))],
+        Elastic(lambda rngs: ElasticInput(9, rngs=rngs), width=width),
+    )
+
+
+def numbers(*shape) -> Callable[[np.random.Generator, int], np.ndarray]:
+    return lambda rng, n: rng.normal(size=(n, *shape)).astype(np.float32)
+
+
+def tokens(rng: np.random.Generator, n: int) -> np.ndarray:
+    return rng.integers(0, 11, (n, 6)).astype(np.int32)
+
+
+class Reference(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    make: Callable[[], Supernet]
+    draw: Callable[[np.random.Generator, int], np.ndarray]
+    traceable: bool = True  # options return equal shapes
+
+    def batch(self, n: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return inputs and labels."""
+        rng = np.random.default_rng(seed)
+        return self.draw(rng, n), rng.integers(0, CLASSES, n).astype(np.int32)
+
+    def data(self, n: int = 24, calibrate: int = 8, **options: Any) -> Data:
+        """Return splits, a third of them for validation."""
+        rest = {"validate": 1 / 3, "test": self.batch(n, 2), **options}
+        return Data.from_arrays(self.batch(n, 1), calibrate=calibrate, **rest)
+
+    def weights(self, net: Supernet, seed: int = 0) -> Weights:
+        """Return random weights from numpy: initialisers would compile for a while."""
+        rng = np.random.default_rng(seed)
+
+        def fill(path, leaf):
+            name, noise = path[-1].key, rng.normal(size=leaf.shape)
+            if name in ("scale", "var"):
+                return (1 + 0.5 * np.abs(noise)).astype(leaf.dtype)
+            factor = 1 / np.sqrt(np.prod(leaf.shape[:-1])) if leaf.ndim > 1 else 0.1
+            return (factor * noise).astype(leaf.dtype)
+
+        return jax.tree_util.tree_map_with_path(fill, net.abstract())
+
+    def archs(self, net: Supernet, n: int, seed: int = 0) -> list[tuple[int, ...]]:
+        """Return random archs of distinct paths."""
+        rng = np.random.default_rng(seed)
+        found = {net.path(a): a for a in net.space.sample(rng, 20 * n, "paths")}
+        return list(found.values())[:n]
+
+
+def small_nb_macro() -> Supernet:
+    return nb_macro(classes=CLASSES, width=0.125, hidden=16)
+
+
+def small_tiny() -> Supernet:
+    return tiny(classes=CLASSES, widths=(4, 6), expand=(1, 2), depth=3)
+
+
+REFERENCES = (
+    Reference("nb_macro", small_nb_macro, numbers(16, 16, 3)),
+    Reference("tiny", small_tiny, numbers(8, 8, 1)),
+    Reference("mixed", mixed, numbers(12)),
+    Reference("carried", carried, numbers(12)),
+    Reference("transformer", transformer, tokens),
+    Reference("elastic_width", elastic_width, numbers(12), traceable=False),
+)
+BY_NAME = {reference.name: reference for reference in REFERENCES}
