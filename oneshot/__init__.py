@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from oneshot.algorithms import RegularizedEvolution as RegularizedEvolution
     from oneshot.checkpoint import restore as restore
     from oneshot.checkpoint import save as save
+    from oneshot.compilation_cache import (
+        use_compilation_cache as use_compilation_cache,
+    )
     from oneshot.compilations import CompilationCounter as CompilationCounter
     from oneshot.constraints import Constraint as Constraint
     from oneshot.constraints import Constraints as Constraints
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "algorithms": "NSGA2 RandomSearch RegularizedEvolution",
     "checkpoint": "restore save",
+    "compilation_cache": "use_compilation_cache",
     "compilations": "CompilationCounter",
     "constraints": "Constraint Constraints InfeasibleError",
     "costs": "Costs count_macs",

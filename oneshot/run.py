@@ -17,6 +17,7 @@ import optax
 
 from oneshot import checkpoint
 from oneshot.algorithms import NSGA2, RandomSearch, RegularizedEvolution
+from oneshot.compilation_cache import use_compilation_cache
 from oneshot.constraints import Constraint, Constraints
 from oneshot.costs import Costs
 from oneshot.data import Data
@@ -60,6 +61,7 @@ class Run:
 
     def __init__(self, directory: str | Path, settings: RunSettings | None, bars: Bars):
         self.directory, self.bars = RunDirectory(directory), bars
+        use_compilation_cache()
         stored = self.directory.read("config.json")
         if settings is None:
             stored = self.directory.require().read("config.json")
