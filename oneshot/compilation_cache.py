@@ -26,7 +26,7 @@ def use_compilation_cache(directory: str | Path | None = None) -> Path | None:
       >>> use_compilation_cache("/tmp/programs")
     """
     named = directory or os.environ.get("ONESHOT_CACHE")
-    known = jax.config.jax_compilation_cache_dir
+    known = getattr(jax.config, "jax_compilation_cache_dir", None)
     if known and not directory:
         return Path(known)
     if not named and jax.default_backend() == "cpu":
