@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from oneshot.costs import Costs as Costs
     from oneshot.costs import count_macs as count_macs
     from oneshot.data import Data as Data
+    from oneshot.data import Split as Split
     from oneshot.diagnostics import ranking as ranking
     from oneshot.engine import Engine as Engine
     from oneshot.evaluate import Evaluator as Evaluator
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
     from oneshot.evaluate import bind as bind
     from oneshot.extraction import Model as Model
     from oneshot.extraction import extract as extract
+    from oneshot.factories import Factory as Factory
     from oneshot.layers import Elastic as Elastic
     from oneshot.layers import Identity as Identity
     from oneshot.layers import OneOf as OneOf
     from oneshot.layers import Stage as Stage
+    from oneshot.losses import SmoothedCrossEntropy as SmoothedCrossEntropy
     from oneshot.losses import accuracy as accuracy
     from oneshot.losses import cross_entropy as cross_entropy
+    from oneshot.models import Origin as Origin
     from oneshot.models import load as load
     from oneshot.models import save_model as save_model
     from oneshot.searching import Objective as Objective
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
     from oneshot.space import Commuting as Commuting
     from oneshot.space import SearchSpace as SearchSpace
     from oneshot.strategies import Fixed as Fixed
+    from oneshot.strategies import Planned as Planned
+    from oneshot.strategies import Strategy as Strategy
     from oneshot.strategies import Uniform as Uniform
     from oneshot.supernet import Supernet as Supernet
     from oneshot.supernet import Weights as Weights
@@ -58,6 +64,7 @@ if TYPE_CHECKING:
     from oneshot.train import fit as fit
     from oneshot.trials import Trial as Trial
     from oneshot.trials import Trials as Trials
+    from oneshot.tuning import cosine as cosine
     from oneshot.tuning import tune as tune
 
 _NAMES = {
@@ -67,21 +74,22 @@ _NAMES = {
     "compilations": "CompilationCounter",
     "constraints": "Constraint Constraints InfeasibleError",
     "costs": "Costs count_macs",
-    "data": "Data",
+    "data": "Data Split",
     "diagnostics": "ranking",
     "engine": "Engine",
     "evaluate": "Evaluator Scores bind",
+    "factories": "Factory",
     "extraction": "Model extract",
     "layers": "Elastic Identity OneOf Stage",
-    "losses": "accuracy cross_entropy",
-    "models": "load save_model",
+    "losses": "SmoothedCrossEntropy accuracy cross_entropy",
+    "models": "Origin load save_model",
     "searching": "Objective Result search",
     "space": "Choice Commuting SearchSpace",
-    "strategies": "Fixed Uniform",
+    "strategies": "Fixed Planned Strategy Uniform",
     "supernet": "Supernet Weights",
     "train": "DivergedError TrainState Trainer fit",
     "trials": "Trial Trials",
-    "tuning": "tune",
+    "tuning": "cosine tune",
 }
 _MODULE_OF = {
     name: module for module, names in _NAMES.items() for name in names.split()

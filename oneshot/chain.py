@@ -232,21 +232,34 @@ class Chain:
             )
         return call
 
-    def small(self, kind: str, fn: Callable, module: str, arguments, results):
-        """Return a small program over one module's gradients (sum, norm)."""
+    def add(self, module: str) -> Any:
+        """Return the program that adds two gradients of a module."""
+        params = (self.modules[module].params, "weights")
+        return self._small("add", programs.add, module, [params] * 2)
+
+    def add_norm(self, module: str) -> Any:
+        """Return the program that adds a gradient's squared norm to a sum."""
+        params = (self.modules[module].params, "weights")
+        return self._small("norm", _add_norm, module, [(SCALAR, "weights"), params])
+
+    def _small(self, kind: str, fn: Callable, module: str, arguments):
         key = (kind, self.engine.structure(module))
         if key not in self._calls:
-            self._calls[key] = self.engine.compile(key, fn, arguments, results)
+            self._calls[key] = self.engine.compile(key, fn, arguments, "weights")
         return self._calls[key]
 
     # --- warm-up ------------------------------------------------------------------
 
-    def warm_up_jobs(self, x: Tree, targets: Tree) -> Iterator[Callable[[], Any]]:
+    def warm_up_jobs(
+        self, x: Tree, targets: Tree, several_paths: bool = False
+    ) -> Iterator[Callable[[], Any]]:
         """Yield one job for each distinct block that some arch runs on such batches."""
         last, seen = len(self.engine.supernet.slots) - 1, set()
         variants: list[Variant] = [
             "update" if self.update.clip_norm is None else "norm"
         ]
+        if several_paths:
+            variants = ["gradient"]
         for step, carry, _ in reachable(self.engine.supernet, x):
             carry_id = self.engine.carry_id(carry)
             key = (
@@ -266,9 +279,12 @@ class Chain:
                 yield lambda s=step, c=carry_id: [
                     self.backward(self.block(s, c), s.module, v) for v in variants
                 ]
-        if self.update.clip_norm is not None:
+        if several_paths or self.update.clip_norm is not None:
             for name in self.modules:
                 yield lambda n=name: self.apply_update(n)
+        if several_paths:
+            for name in self.modules:
+                yield lambda n=name: (self.add(n), self.add_norm(n))
 
 
 def _suffix(step: Step) -> str:
@@ -345,16 +361,14 @@ class _Run:
 
     def accumulate(self, module: str, gradients: Tree) -> None:
         if module in self.gradients:
-            params = (self.chain.modules[module].params, "weights")
-            add = self.chain.small("add", programs.add, module, [params] * 2, "weights")
-            gradients = add(self.gradients[module], gradients)
+            gradients = self.chain.add(module)(self.gradients[module], gradients)
         self.gradients[module] = gradients
 
     def finish(self):
         """Update every module that has gradients; return their squared norm."""
         if self.variant == "gradient":
             for module, gradients in self.gradients.items():
-                self.norm = self.add_norm(module)(self.norm, gradients)
+                self.norm = self.chain.add_norm(module)(self.norm, gradients)
         for module, gradients in self.gradients.items():
             call = self.chain.apply_update(module)
             own = self.params[module], self.optimizer[module], self.lr
@@ -362,13 +376,6 @@ class _Run:
                 *own, gradients, self.norm
             )
         return self.norm
-
-    def add_norm(self, module: str):
-        arguments = [
-            (SCALAR, "weights"),
-            (self.chain.modules[module].params, "weights"),
-        ]
-        return self.chain.small("norm", _add_norm, module, arguments, "weights")
 
 
 def _add_norm(total, gradients):

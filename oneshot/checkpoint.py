@@ -103,10 +103,8 @@ def restore(
         _check_shapes(directory, like, checkpointer.metadata(found).metadata)
         arrays = checkpointer.load(found, like)
     weights = Weights(arrays["params"], arrays["state"])
-    strategy = _tuples(metadata["strategy"])
-    return TrainState(
-        metadata["step"], metadata["seed"], weights, arrays["optimizer"], strategy
-    )
+    numbers = metadata["step"], metadata["seed"]
+    return TrainState(*numbers, weights, arrays["optimizer"], metadata["strategy"])
 
 
 def _check_space(directory: Any, supernet: Supernet, metadata: dict[str, Any]) -> None:
@@ -153,9 +151,3 @@ def _by_path(tree: Any) -> dict[str, str]:
         ): (f"{a.dtype}{list(a.shape)}")
         for p, a in leaves
     }
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(map(_tuples, value))
-    return value

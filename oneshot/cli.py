@@ -85,12 +85,18 @@ def main(args: list[str] | None = None) -> int:
     try:
         _run(_parse(args))
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        print(
+            "Interrupted. The same command goes on from the last checkpoint (one a "
+            "minute) and the stored trials.",
+            file=sys.stderr,
+        )
         return 130
     except _BAD_INPUT as error:
         if os.environ.get("ONESHOT_TRACEBACK"):
             raise
-        text = error.args[0] if len(error.args) == 1 else str(error)
+        text = str(error.args[0] if len(error.args) == 1 else error)
+        if isinstance(error, KeyError | TypeError):  # perhaps not meant for a user
+            text += " (ONESHOT_TRACEBACK=1 shows where.)"
         print(f"oneshot: {text}", file=sys.stderr)
         return 2
     return 0

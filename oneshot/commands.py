@@ -10,7 +10,7 @@ from rich.table import Table
 
 from oneshot import quickstart as pipeline
 from oneshot.correlations import wilson_interval
-from oneshot.evaluate import Evaluator
+from oneshot.evaluate import Evaluator, bind
 from oneshot.progress import Bars
 from oneshot.run import Run
 from oneshot.rundir import RunDirectory
@@ -23,7 +23,7 @@ def quickstart(console: Console, out: Path, seed: int) -> None:
     """Run the quickstart, or show the result of a finished one."""
     directory = RunDirectory(out)
     result = directory.read("result.json", {})
-    if "rows" in result and result.get("seed") == seed:
+    if "ranking" in result and result.get("seed") == seed:
         console.print(
             f"{out} is finished; this is its result (--out DIR for a new run)."
         )
@@ -59,6 +59,11 @@ def search(console: Console, path: Path, settings: SearchSettings) -> None:
     run = Run(path, None, Bars(console))
     result = run.search(settings)
     run.report()
+    if all(trial.status == "failed" for trial in result.trials):
+        raise ValueError(
+            f"All {len(result.trials)} subnets failed to be scored, the first because: "
+            f"{result.trials[0].reason}"
+        )
     both = Result(result.trials, (Objective("loss"), Objective("macs")))
     table = Table(title=f"Front of {len(result.trials)} subnets", title_justify="left")
     for name in (
@@ -84,15 +89,21 @@ def search(console: Console, path: Path, settings: SearchSettings) -> None:
 def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
     """Extract a subnet of a run, tuned if asked for."""
     run = Run(path, None, Bars(console))
-    arch = options["arch"] or _best(run, options["max_macs"])
+    arch = options["arch"]
+    arch = _best(run, options["max_macs"]) if arch is None else arch
     arch = run.supernet.space.path_key(run.supernet.space.check(arch))
-    with run.bars.phase("tune"):
-        weights = run.tuned(arch, options["tune_steps"], options["tune_rate"])
+    with run.bars.phase("tune") as progress:
+        how = options["tune_steps"], options["tune_rate"]
+        weights = run.tuned(arch, *how, progress)
     run.extract(arch, weights, run.directory.best, tune_steps=options["tune_steps"])
     row = _row(run, arch, weights, options["test"])
-    rows = [r for r in run.directory.read("result.json", {}).get("rows", [])]
-    rows = [*(r for r in rows if r["arch"] != row["arch"]), row]
-    logged = run.directory.read("result.json", {}).get("test_opened", [])
+    before = run.directory.read("result.json", {})
+    rows = [  # those of the quickstart's table stay as they are
+        r
+        for r in before.get("rows", [])
+        if (r["role"], r["arch"]) != ("extracted", row["arch"])
+    ]
+    rows, logged = [*rows, row], before.get("test_opened", [])
     run.directory.update_result(rows=rows, test_opened=[*logged, *run.data.test_log])
     run.report()
     console.print(
@@ -104,12 +115,15 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
 
 
 def _best(run: Run, max_macs: int | None) -> tuple[int, ...]:
+    bound = bind(run.evaluator, run.weights)
+    now = bound.weights_digest, bound.settings_digest
     with Trials(run.directory.trials) as trials:
-        stored = [t for t in trials.all() if t.status == "done"]
+        every = [t for t in trials.all() if t.status == "done"]
+    stored = [t for t in every if (t.weights_digest, t.settings_digest) == now]
     if not stored:
         raise ValueError(
-            "This run has no scored trial yet. Run `oneshot search` first, or name an "
-            "arch with --arch."
+            "This run has no trial that was scored by its weights as they are now. Run "
+            "`oneshot search` first, or name an arch with --arch."
         )
     limits = {} if max_macs is None else {"macs": max_macs}
     return Result(tuple(stored), (Objective("loss"),)).best("loss", **limits).arch

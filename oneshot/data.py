@@ -58,7 +58,8 @@ class Data:
     augment: Augment | None = None
     test_log: list[dict[str, str]] = dataclasses.field(default_factory=list)
     _test: Split | None = None
-    _batches: dict[Any, Batches] = dataclasses.field(default_factory=dict)
+    # What is on the device, and programs, by engine: moved and compiled once.
+    _on_device: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     @staticmethod
     def from_arrays(
@@ -90,6 +91,10 @@ class Data:
         rng = np.random.default_rng([seed, SPLITS])
         whole = checked("train", train)
         if isinstance(validate, float | int):
+            if not 0 < validate < 1:
+                raise ValueError(
+                    f"`validate` is (x, y), or a share between 0 and 1, not {validate}."
+                )
             order = rng.permutation(len(whole.x))
             held = round(validate * len(order))
             validate = whole.x[order[:held]], whole.y[order[:held]]
@@ -164,33 +169,27 @@ class Data:
                 f"A batch has 1 to {len(self.train.x)} examples, the size of the "
                 f"training split, but {size} were asked for."
             )
-        key = seed, size, engine  # kept, since a new one compiles its gathering again
-        if key not in self._batches:
-            self._batches[key] = Batches(self, seed, size, engine)
-        return self._batches[key]
+        if engine not in self._on_device:
+            arrays = engine.put((self.train.x, self.train.y), "weights")
+            self._on_device[engine] = arrays, _gathering(self.augment, engine)
+        return Batches(len(self.train.x), seed, size, engine, self._on_device[engine])
 
 
 class Batches:
     """Training batches as a function of the step; see `Data.batches`."""
 
-    def __init__(self, data: Data, seed: int, size: int, engine: Placement):
-        self.n, self.size, self.seed, self.put = (
-            len(data.train.x),
-            size,
-            seed,
-            engine.put,
-        )
+    def __init__(
+        self,
+        n: int,
+        seed: int,
+        size: int,
+        engine: Placement,
+        on_device: tuple[Any, Any],
+    ):
+        self.n, self.size, self.seed, self.put = n, size, seed, engine.put
         self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
-        self._arrays = self.put(tuple(data.train), "weights")
+        self._arrays, self._gather = on_device
         self._key = self.put(stream_key(seed, AUGMENTATION), "weights")
-
-        def gather(arrays, places, key, step):
-            x, y = (jax.tree.map(lambda a: a[places], part) for part in arrays)
-            if data.augment is not None:
-                x = data.augment(jax.random.fold_in(key, step), x)
-            return x, y
-
-        self._gather = jax.jit(gather, out_shardings=engine.sharding("data"))
 
     def places(self, step: int) -> np.ndarray:
         """Return the training examples of one step, int32 [size]."""
@@ -206,6 +205,18 @@ class Batches:
         return self._gather(
             self._arrays, places, self._key, self.put(np.int32(step), "weights")
         )
+
+
+def _gathering(augment: Augment | None, engine: Placement) -> Callable:
+    """Return the program that takes a batch's examples and augments them."""
+
+    def gather(arrays, places, key, step):
+        x, y = (array[places] for array in arrays)
+        if augment is not None:
+            x = augment(jax.random.fold_in(key, step), x)
+        return x, y
+
+    return jax.jit(gather, out_shardings=engine.sharding("data"))
 
 
 def checked(name: str, arrays: tuple[Any, Any]) -> Split:
@@ -229,8 +240,7 @@ def checked(name: str, arrays: tuple[Any, Any]) -> Split:
                 f"in example {bad}. Clean the data first: it would turn every weight "
                 "to NaN."
             )
-    if x.dtype == np.float64:
-        x = x.astype(np.float32)
+    x, y = (a.astype(np.float32) if a.dtype == np.float64 else a for a in (x, y))
     if np.issubdtype(y.dtype, np.integer):
         y = y.astype(np.int32)
     return Split(x, y)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +51,7 @@ def _from_file(file: Path, calibrate: int) -> Data:
             f"There is no data {str(file)!r}: give 'digits', an .npz file, or "
             "module:function that returns oneshot.Data."
         )
-    with np.load(file) as arrays:
+    with _open(file) as arrays:
         names = set(arrays.files)
         if {"x_train", "y_train"} <= names:
             train = arrays["x_train"], arrays["y_train"]
@@ -64,6 +66,22 @@ def _from_file(file: Path, calibrate: int) -> Data:
         if {"x_test", "y_test"} <= names:
             test = _images(arrays["x_test"]), arrays["y_test"]
     return _split(_images(train[0]), train[1], test, calibrate)
+
+
+def _open(file: Path) -> Any:
+    try:
+        arrays = np.load(file)
+    except (zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{str(file)!r} is not an .npz file of arrays: {error}. Write one with "
+            "np.savez(file, x=images, y=labels)."
+        ) from error
+    if not hasattr(arrays, "files"):
+        raise ValueError(
+            f"{str(file)!r} holds a single array; an .npz file with x and y is needed: "
+            "np.savez(file, x=images, y=labels)."
+        )
+    return arrays
 
 
 def _images(x: np.ndarray) -> np.ndarray:

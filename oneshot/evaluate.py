@@ -127,12 +127,15 @@ class Evaluator:
         self.settings = {
             "split": self.split,
             "scored": split_digest(scored),
-            "metrics": sorted(self.metrics),
-            "calibrate": len(data.calibrate.x) if recalibrate else 0,
+            "metrics": {name: _named(m) for name, m in sorted(self.metrics.items())},
+            "calibrate": split_digest(data.calibrate) if recalibrate else "",
         }
         blocks = EvaluationBlocks(self.engine, self.metrics, memory_limit)
         calibration = data.calibrate.x if recalibrate else None
-        self._scorer = Scorer(blocks, scored, calibration, chunk or len(scored.x))
+        devices = 1 if self.engine.mesh is None else self.engine.mesh.shape["data"]
+        size = min(chunk or len(scored.x), len(scored.x))
+        size = -(-size // devices) * devices  # the last chunk is filled up anyway
+        self._scorer = Scorer(blocks, scored, calibration, size)
         x = jax.ShapeDtypeStruct(scored.x.shape, scored.x.dtype)
         outputs = reachable(supernet, x)[-1].out
         check_labels(outputs, scored.y, self.metrics["loss"])
@@ -198,14 +201,24 @@ class Evaluator:
         )
 
 
-def bind(
-    evaluator: Evaluator, weights: Weights, costs: Callable[[Arch], dict] | None = None
-):
+def _named(metric: Metric) -> str:
+    """Return what tells one metric from another: a value's repr, a function's name."""
+    if dataclasses.is_dataclass(metric):
+        return repr(metric)
+    kind = metric if hasattr(metric, "__qualname__") else type(metric)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def bind(evaluator: Evaluator, weights: Weights) -> Bound:
     """Return `archs -> rows` for `search`, with the digests that key its trials.
 
     Args:
       evaluator: Scores the archs.
-      weights: The shared weights to score by.
+      weights: The shared weights to score by. Training goes on in their memory: to
+        score by them later, copy them (`jax.tree.map(jnp.copy, state.weights)`).
+
+    Returns:
+      What to pass to `search`.
 
     Example:
       >>> search(algorithm, bind(evaluator, state.weights), objectives, budget=200)

@@ -167,6 +167,7 @@ class _Flattener:
         self.choices: dict[str, Choice] = {}
         self.readers: list[Reader] = []
         self.slots: list[Slot] = []
+        self.modules: set[str] = set()
 
     def choose(self, default_name: str, options: Sequence[Any] | Choice) -> int:
         explicit = isinstance(options, Choice)
@@ -200,6 +201,13 @@ class _Flattener:
             )
 
     def add(self, name, when, choice, branches) -> None:
+        for module in (branch.module for branch in branches if branch):
+            if module in self.modules:
+                raise ValueError(
+                    f"Two layers are called {module!r}, so they would share weights. "
+                    "Give one of them another name ('stem' and 'head' are taken)."
+                )
+            self.modules.add(module)
         self.slots.append(Slot(len(self.slots), name, when, choice, branches))
 
     def elastic(self, layer: Elastic, module: str, name: str, when: When) -> Branch:

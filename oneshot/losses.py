@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,19 +33,24 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def smoothed_cross_entropy(amount: float) -> Metric:
-    """Return cross entropy against labels mixed with `amount` of the uniform ones.
+@dataclasses.dataclass(frozen=True)
+class SmoothedCrossEntropy:
+    """Cross entropy against labels mixed with `amount` of the uniform ones.
 
     Args:
       amount: In 0 to 1; 0.1 is usual (Szegedy et al. 2016, arXiv:1512.00567).
+
+    Example:
+      >>> Trainer(net, strategy, optimizer, 0.1, loss=SmoothedCrossEntropy(0.1))
     """
 
-    def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
-        targets = optax.smooth_labels(targets, amount)
-        return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+    amount: float
 
-    return loss
+    def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """Return the loss of each example, [n]."""
+        targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+        targets = optax.smooth_labels(targets, self.amount)
+        return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -86,10 +92,20 @@ def check_labels(outputs: Any, targets: Any, loss: Metric) -> None:
       loss: Only cross entropy defines what labels mean; others are not checked.
 
     Raises:
-      ValueError: If a label is negative or not below the number of classes.
+      ValueError: If labels are not one integer an example, or one is negative or not
+        below the number of classes.
     """
-    if loss is not cross_entropy or not hasattr(outputs, "shape") or not len(targets):
+    known = loss is cross_entropy or isinstance(loss, SmoothedCrossEntropy)
+    if not known or not hasattr(outputs, "shape") or not len(targets):
         return
+    targets = np.asarray(targets)
+    if targets.ndim != len(outputs.shape) - 1 or targets.dtype.kind not in "iu":
+        raise ValueError(
+            f"Cross entropy needs integer labels of shape {list(outputs.shape[:-1])}, "
+            f"but got {targets.dtype}{list(targets.shape)}. Convert them: "
+            "y.astype(int) for numbers, y.argmax(-1) for one-hot rows, y.ravel() for a "
+            "column."
+        )
     low, high = int(np.min(targets)), int(np.max(targets))
     if low < 0 or high >= outputs.shape[-1]:
         raise ValueError(

@@ -43,6 +43,10 @@ def save_model(
       model: From `extract`, perhaps trained on.
       origin: How to build its modules.
       **notes: JSON values to keep with it, such as its scores.
+
+    Example:
+      >>> origin = Origin(Factory("my_module:my_supernet"), arch, images.shape[1:])
+      >>> save_model("models/small", model, origin, accuracy=0.98)
     """
     from orbax.checkpoint import v1 as ocp  # loads slowly
 

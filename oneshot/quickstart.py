@@ -205,6 +205,8 @@ def table(result: dict[str, Any]) -> Table:
     for name in ("params", "MACs", "inherited", "tuned (95 %)"):
         out.add_column(name, justify="right", no_wrap=True)
     for row in result["rows"]:
+        if row["role"] == "extracted":
+            continue  # added later, perhaps without a test
         low, high = 100 * row["tuned_low"], 100 * row["tuned_high"]
         out.add_row(
             row["role"],

@@ -26,7 +26,7 @@ from oneshot.evaluate import Evaluator, bind
 from oneshot.extraction import Model, extract
 from oneshot.factories import Factory
 from oneshot.models import Origin, save_model
-from oneshot.progress import Bars
+from oneshot.progress import Bars, Report
 from oneshot.report import render
 from oneshot.rundir import RunDirectory, environment
 from oneshot.searching import Objective, Result, search
@@ -34,16 +34,21 @@ from oneshot.settings import RunSettings, SearchSettings
 from oneshot.space import Arch
 from oneshot.strategies import Uniform
 from oneshot.supernet import Supernet, Weights
-from oneshot.train import Trainer, TrainState, check_data, fit
-from oneshot.trials import Trials
-from oneshot.tuning import cosine, tune
+from oneshot.train import DivergedError, Trainer, TrainState, check_data, fit
+from oneshot.trials import Trial, Trials
+from oneshot.tuning import cosine, tuning
 
-CHECKPOINT_EVERY = 500  # steps
+CHECKPOINT_EVERY, CHECKPOINT_SECONDS = 500, 60  # whichever comes first
+_ADJUSTABLE = ("learning_rate", "clip_norm")  # may change while a run goes on
 _ALGORITHMS = {
     "nsga2": functools.partial(NSGA2, population_size=40),
     "evolution": functools.partial(RegularizedEvolution, population_size=40),
     "random": functools.partial(RandomSearch, over="paths"),
 }
+
+
+def _ignore(done: int, total: int) -> None:
+    del done, total  # nobody watches
 
 
 class Run:
@@ -65,9 +70,9 @@ class Run:
         stored = self.directory.read("config.json")
         if settings is None:
             stored = self.directory.require().read("config.json")
-            settings = RunSettings.from_json(stored["run"])
+            settings = RunSettings.from_json(_run_of(self.directory, stored))
         elif stored is not None:
-            _check_same(self.directory.path, stored["run"], settings)
+            _check_same(self.directory.path, _run_of(self.directory, stored), settings)
         self.settings = settings
 
     @functools.cached_property
@@ -157,16 +162,25 @@ class Run:
     def _train_on(self, state: TrainState) -> TrainState:
         s, directory = self.settings, self.directory
         directory.keep_metrics_before(state.step)
-        saved = state.step
+        saved, since = state.step, time.monotonic()
+        if not state.step:  # so that there is something to go back to
+            checkpoint.save(directory.checkpoints, self.supernet, state)
         with self.bars.phase("train supernet") as report:
-            for state, rows in fit(
+            states = fit(
                 self.trainer, state, self.data, s.steps, batch_size=s.batch_size
-            ):
-                directory.add_metrics(rows)
-                report(state.step, s.steps)
-                if state.step - saved >= CHECKPOINT_EVERY or state.step == s.steps:
-                    checkpoint.save(directory.checkpoints, self.supernet, state)
-                    saved = state.step
+            )
+            try:
+                for state, rows in states:
+                    directory.add_metrics(rows)
+                    report(state.step, s.steps)
+                    due = time.monotonic() - since >= CHECKPOINT_SECONDS
+                    due |= state.step - saved >= CHECKPOINT_EVERY
+                    if due or state.step == s.steps:
+                        checkpoint.save(directory.checkpoints, self.supernet, state)
+                        saved, since = state.step, time.monotonic()
+            except DivergedError as error:
+                directory.add_metrics(error.rows)
+                raise
         return state
 
     def _describe(self, command: str) -> None:
@@ -195,6 +209,12 @@ class Run:
 
     def search(self, settings: SearchSettings) -> Result:
         """Search by inherited weights; trials that are stored are not scored again."""
+        if self.state.step < self.settings.steps:
+            raise ValueError(
+                f"Training stands at step {self.state.step} of {self.settings.steps}. "
+                f"Finish it first: oneshot train --out {self.directory.path} with the "
+                "settings it was started with."
+            )
         start, space = time.perf_counter(), self.supernet.space
         limits = [("macs", settings.max_macs), ("params", settings.max_params)]
         bounds = [
@@ -234,11 +254,14 @@ class Run:
         self.directory.update_result(seconds={"search": time.perf_counter() - start})
         return result
 
-    def tuned(self, arch: Arch, steps: int, learning_rate: float) -> Weights:
+    def tuned(
+        self, arch: Arch, steps: int, learning_rate: float, report: Report = _ignore
+    ) -> Weights:
         """Return the weights after tuning one arch (as they are, for 0 steps)."""
         if not steps:
             return self.weights
-        return tune(
+        weights = self.weights
+        for state in tuning(
             self.trainer,
             self.weights,
             arch,
@@ -247,7 +270,10 @@ class Run:
             learning_rate=cosine(learning_rate, steps),
             batch_size=self.settings.batch_size,
             seed=self.settings.seed,
-        )
+        ):
+            weights = state.weights
+            report(state.step, steps)
+        return weights
 
     def extract(
         self, arch: Sequence[int], weights: Weights, directory: Path, **notes: Any
@@ -267,7 +293,9 @@ class Run:
         trials: list[dict[str, Any]] = []
         if directory.trials.is_file():
             with Trials(directory.trials) as store:
-                trials = [_trial_row(t) for t in store.all()]
+                stored = store.all()
+            # Scores by weights that have been trained on since are of another run.
+            trials = [_trial_row(t) for t in stored if _key(t) == _key(stored[-1])]
         page = render(
             directory.read("result.json", {}),
             metrics=directory.metrics(),
@@ -290,6 +318,10 @@ class Run:
         return ", ".join(" ".join(parts) for parts in groups.values())
 
 
+def _key(trial: Trial) -> tuple[str, str]:
+    return trial.weights_digest, trial.settings_digest
+
+
 def _trial_row(trial: Any) -> dict[str, Any]:
     return {
         "arch": list(trial.arch),
@@ -301,12 +333,21 @@ def _trial_row(trial: Any) -> dict[str, Any]:
     }
 
 
+def _run_of(directory: RunDirectory, config: Any) -> dict[str, Any]:
+    if not isinstance(config, dict) or not isinstance(config.get("run"), dict):
+        raise ValueError(
+            f"{str(directory.path / 'config.json')!r} is not of a run: it has no "
+            "'run'. Name another directory."
+        )
+    return config["run"]
+
+
 def _check_same(path: Path, stored: dict[str, Any], settings: RunSettings) -> None:
     now = settings.to_json()
     differ = [
         f"{k} (there {stored.get(k)!r}, here {now[k]!r})"
         for k in now
-        if stored.get(k) != now[k]
+        if stored.get(k) != now[k] and k not in _ADJUSTABLE
     ]
     if differ:
         raise ValueError(

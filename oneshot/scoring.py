@@ -60,9 +60,13 @@ class Scorer:
         self.blocks, self.n, self.chunk = (
             blocks,
             len(scored.x),
-            min(chunk, len(scored.x)),
+            chunk,
         )
-        put = blocks.engine.put
+        put, net = blocks.engine.put, blocks.engine.supernet
+        # Past the last module with statistics there is nothing to recalibrate.
+        owners = ((s.layer, b.module) for s in net.slots for b in s.branches if b)
+        known = (n for n, m in owners if net.modules[m].has_batch_statistics)
+        self._last = max(known, default=-1)
         self._chunks = [put(part, "data") for part in _chunks(scored, self.chunk)]
         self._calibration = None if calibration is None else put(calibration, "data")
 
@@ -75,7 +79,7 @@ class Scorer:
         self, weights: Weights, paths: Sequence[Path]
     ) -> Iterator[tuple[Path, dict[str, np.ndarray]]]:
         """Yield (path, {metric: [n]}) for each path, in the order of their prefixes."""
-        ordered = sorted(paths, key=repr)
+        ordered = sorted(paths, key=_order)
         known: _Known | None = {} if len(self._chunks) > 1 else None
         parts: dict[Path, list[Any]] = {path: [] for path in ordered}
         for chunk in self._chunks:
@@ -130,14 +134,17 @@ class Scorer:
         params, state = (part[step.module] for part in walk.weights)
         if walk.known is not None and prefix in walk.known:
             return None, walk.known[prefix]
-        # Past the last module with statistics there is nothing to recalibrate.
-        needed = any(self.blocks.has_statistics(s) for s in walk.path[i:])
-        if above.calibration is None or not needed:
+        # The last layer is that of any path, since paths share what is computed here.
+        if above.calibration is None or step.layer > self._last:
             return None, state
         out, state = self.blocks.calibrate(step, above.calibration, params, state)
         if walk.known is not None:
             walk.known[prefix] = state
         return out, state
+
+
+def _order(path: Path) -> list[tuple[int, str, str]]:
+    return [(step.layer, step.module, repr(step.options)) for step in path]
 
 
 def _chunks(split: Split, size: int) -> list[Split]:

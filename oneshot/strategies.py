@@ -60,8 +60,8 @@ class Uniform:
     space: SearchSpace
     over: Over = "archs"
 
-    def init(self) -> tuple[()]:
-        return ()
+    def init(self) -> None:
+        return None
 
     def plan(self, state: Any, seed: int, step: int) -> Plan:
         del state  # nothing to remember
@@ -78,14 +78,14 @@ class Fixed:
     """The same arch at every step: tunes or retrains one subnet by the same engine.
 
     Args:
-      arch: The subnet. It is the strategy's state, so `state._replace(strategy=arch)`
-        turns a trainer to another one.
+      arch: The subnet. It is the strategy's state, so
+        `state._replace(strategy=list(arch))` turns a trainer to another one.
     """
 
     arch: Arch
 
-    def init(self) -> Arch:
-        return self.arch
+    def init(self) -> list[int]:
+        return list(self.arch)
 
     def plan(self, state: Any, seed: int, step: int) -> Plan:
         del seed, step  # always the same

@@ -95,10 +95,13 @@ class Supernet:
           ValueError: If some option does not accept what an earlier one returns.
         """
         reachable(self, x)
-        inits: dict[int, Any] = {}  # equal modules share one compiled init
+        inits: dict[Any, Any] = {}  # modules that start alike share a compiled init
         params, state = {}, {}
         for i, (name, module) in enumerate(self.modules.items()):
-            init = inits.setdefault(self.structures[name], jax.jit(module.init))
+            # Equal structures may still start from different constants.
+            closed = jax.make_jaxpr(module.init)(key)
+            same = (self.structures[name], str(closed)) if not closed.consts else name
+            init = inits.setdefault(same, jax.jit(module.init))
             params[name], state[name] = init(jax.random.fold_in(key, i))
         return Weights(params, state)
 
@@ -177,6 +180,11 @@ class Supernet:
         self, weights: Weights, arch: jax.Array, x: Tree, *, mode: Mode, key=None
     ) -> tuple[Tree, dict[str, Tree]]:
         """Run the subnet of an array of option indices, by a `lax.switch` per layer."""
+        if arch.shape != (len(self.space.choices),):
+            raise ValueError(
+                f"An arch of this space has shape [{len(self.space.choices)}], one "
+                f"option index for each choice, but got {list(arch.shape)}."
+            )
         state = dict(weights.state)
         for slot in self.slots:
             names = [b.module for b in slot.branches if b]
@@ -218,10 +226,9 @@ class Supernet:
         strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
 
         def index(arch: jax.Array) -> jax.Array:
-            row = sum(
-                (arch[c] * s for c, s in zip(slot.choices, strides, strict=True)),
-                start=jnp.int32(0),
-            )
+            row = jnp.int32(0)
+            for c, size, stride in zip(slot.choices, sizes, strides, strict=True):
+                row += jnp.clip(arch[c], 0, size - 1).astype(jnp.int32) * stride
             return jnp.asarray(table)[row]
 
         return distinct, index

@@ -167,6 +167,8 @@ class Trainer:
             rate = learning_rate(step) if callable(learning_rate) else learning_rate
             return jnp.asarray(rate, jnp.float32), jax.random.fold_in(key, step)
 
+        if not callable(learning_rate):
+            learning_rate = float(learning_rate)
         if learning_rate not in self._prepares:
             jitted = jax.jit(prepare, out_shardings=self.engine.sharding("weights"))
             self._prepares[learning_rate] = jitted
@@ -202,17 +204,35 @@ class Trainer:
         return TrainState(0, seed, Weights(params, state), optimizer, start)
 
     def warm_up(
-        self, batch: tuple[Tree, Tree], on_progress=lambda done, total: None, limit=500
+        self,
+        batch: tuple[Tree, Tree],
+        on_progress: Callable[[int, int], Any] = lambda done, total: None,
+        limit: int = 500,
+        *,
+        several_paths: bool = False,
     ) -> float:
-        """Compile everything that training on such batches runs; return the seconds.
+        """Compile everything that training on such batches runs.
 
         With "static" and "switch" this is little: their programs depend on the plan.
+
+        Args:
+          batch: (x, y) of the shapes to come, on the host or the device.
+          on_progress: Called with (blocks compiled, blocks in all).
+          limit: With more blocks than this only the first are compiled now, the rest
+            when they are first used.
+          several_paths: Whether plans will hold more than one path.
+
+        Returns:
+          Seconds it took.
+
+        Example:
+          >>> trainer.warm_up((images[:64], labels[:64]))
         """
         key = self.engine.put(stream_key(0, DROPOUT))
         self._prepare(key, self.engine.put(np.int32(0)))
         if isinstance(self.executor, Single):
             return 0.0
-        jobs = list(self.executor.warm_up_jobs(*batch))
+        jobs = list(self.executor.warm_up_jobs(*batch, several_paths=several_paths))
         return self.engine.warm_up(jobs, on_progress, limit)
 
     def step(
@@ -231,6 +251,7 @@ class Trainer:
           The new state, and metrics whose `host()` waits for the device.
         """
         plan = self.strategy.plan(state.strategy, state.seed, state.step)
+        _check_roles(plan)
         planned = [
             PlannedPath(self.supernet.path(p.arch), p.arch, self._scalar(p.weight))
             for p in plan
@@ -260,8 +281,22 @@ class Trainer:
         return self._scalars["key", seed]
 
 
+def _check_roles(plan: Plan) -> None:
+    for planned in plan:
+        if planned.role != "labels":
+            raise ValueError(
+                f"The role of a planned path is 'labels', but got {planned.role!r}."
+            )
+
+
 class DivergedError(FloatingPointError):
-    """Training met a loss that is not finite."""
+    """Training met a loss that is not finite.
+
+    Attributes:
+      rows: Metrics of the steps up to there that were not handed over yet.
+    """
+
+    rows: Sequence[dict[str, Any]] = ()
 
 
 def fit(
@@ -285,7 +320,8 @@ def fit(
 
     Yields:
       (state, metrics of the steps since the last time, oldest first). Save the state,
-      or stop, as you like.
+      or stop, as you like. Its arrays are given up to the next steps: to keep weights,
+      copy them with `jax.tree.map(jnp.copy, state.weights)`.
 
     Raises:
       DivergedError: If a loss is not finite; what was saved before is kept.
@@ -319,9 +355,11 @@ def check_data(trainer: Trainer, data: Data, batch_size: int) -> None:
 def _check_finite(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if not math.isfinite(row["loss"]):
-            raise DivergedError(
+            error = DivergedError(
                 f"The loss became {row['loss']} at step {row['step']}, training arch "
                 f"{row['arch']} at learning rate {row['learning_rate']:.3g}. Lower the "
                 "learning rate, set clip_norm (1 to 5 is usual), or check the data; "
-                "then go on from the last checkpoint, which is kept."
+                "then go on from the last checkpoint."
             )
+            error.rows = rows
+            raise error

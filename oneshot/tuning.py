@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import optax
 from oneshot.data import Data
 from oneshot.strategies import Fixed
 from oneshot.supernet import Weights
-from oneshot.train import Trainer, fit
+from oneshot.train import Trainer, TrainState, fit
 
 
 def tune(
@@ -54,14 +54,39 @@ def tune(
       learning_rate=0.01)
       >>> model = extract(net, tuned, arch, data.calibrate.x)
     """
+    states = tuning(
+        trainer,
+        weights,
+        arch,
+        data,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    for state in states:
+        weights = state.weights
+    return weights
+
+
+def tuning(
+    trainer: Trainer,
+    weights: Weights,
+    arch: Sequence[int],
+    data: Data,
+    *,
+    steps: int,
+    learning_rate: float | optax.Schedule,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> Iterator[TrainState]:
+    """Tune as `tune` does, yielding the state every few steps, to show or to save."""
     arch = trainer.supernet.space.check(arch)
     own = trainer.with_strategy(Fixed(arch), learning_rate)
     x = jax.ShapeDtypeStruct((batch_size, *data.train.x.shape[1:]), data.train.x.dtype)
     state = own.init(seed, x, weights)
-    weights = state.weights
     for state, _ in fit(own, state, data, steps, batch_size=batch_size):
-        weights = state.weights
-    return weights
+        yield state
 
 
 @functools.cache  # one schedule, one compiled program

@@ -76,7 +76,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, data):
     end = train(whole, state, data, 25)
     again = make_trainer(dense())
     found = restore(tmp_path / "run", again)
-    assert (found.step, found.seed, found.strategy) == (12, 3, ())
+    assert (found.step, found.seed, found.strategy) == (12, 3, None)
     resumed = train(again, found, data, 25)
     assert same((end.weights, end.optimizer), (resumed.weights, resumed.optimizer))
 

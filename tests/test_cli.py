@@ -19,7 +19,7 @@ SHORT = ["--steps", "12", "--batch-size", "16"]
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "small"
     assert main(["train", "--out", str(path), *SMALL, *SHORT]) == 0
-    assert main(["search", str(path), "--budget", "6", "--batch", "3"]) == 0
+    assert main(["search", str(path), "--budget", "4", "--batch", "2"]) == 0
     return path
 
 
@@ -66,10 +66,10 @@ def test_a_finished_training_is_not_repeated(run):
 def test_a_search_scores_no_stored_trial_again(run):
     with oneshot.Trials(run / "trials.sqlite") as trials:
         before = [(t.path, t.seconds) for t in trials.all()]
-    assert main(["search", str(run), "--budget", "8", "--batch", "3"]) == 0
+    assert main(["search", str(run), "--budget", "6", "--batch", "2"]) == 0
     with oneshot.Trials(run / "trials.sqlite") as trials:
         after = [(t.path, t.seconds) for t in trials.all()]
-    assert after[: len(before)] == before and len(after) == 8
+    assert after[: len(before)] == before and len(after) == 6
 
 
 def test_an_arch_of_the_wrong_length_is_refused(run, capsys):

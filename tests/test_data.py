@@ -90,13 +90,13 @@ def test_an_evaluator_of_the_test_split_is_refused():
 
 X, Y = numbered(6)
 BAD = {
-    "empty": ((X[:0], Y[:0]), {}, "train split is empty"),
+    "empty": ((X[:0], Y[:0]), {}, "share between 0 and 1"),
     "lengths": ((X, Y[:5]), {}, r"as many targets.*\[6, 1\] and y \[5\]"),
     "no axis": ((np.float32(1), np.int32(1)), {}, "as many targets"),
     "nan": ((np.where(X == 4, np.nan, X), Y), {}, "not finite in x, first in example"),
     "infinite target": ((X, np.where(Y == 2, np.inf, 1.0)), {}, "not finite in y"),
     "nothing held out": ((X, Y), {"validate": 0.01}, "validate split is empty"),
-    "all held out": ((X, Y), {"validate": 1.0}, "train split is empty"),
+    "all held out": ((X, Y), {"validate": 1.0}, "share between 0 and 1"),
     "bad test": ((X, Y), {"test": (X, Y[:2])}, "test split needs as many"),
     "bad validate": ((X, Y), {"validate": (X[:0], Y[:0])}, "validate split is empty"),
 }

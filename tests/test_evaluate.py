@@ -5,14 +5,16 @@ import functools
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from oracle import close, same_bits
 from supernets import BY_NAME
 
 from oneshot.data import Data
 from oneshot.evaluate import Evaluator, Scores, bind
-from oneshot.losses import cross_entropy
+from oneshot.layers import Identity, OneOf
+from oneshot.losses import SmoothedCrossEntropy, cross_entropy
 from oneshot.scoring import Scorer
-from oneshot.supernet import Weights
+from oneshot.supernet import Supernet, Weights
 
 
 class Case:
@@ -231,3 +233,52 @@ def test_a_scorer_hands_over_each_path_once(mixed):
     paths = [mixed.net.path(a) for a in mixed.archs]
     found = [path for path, _ in scorer(mixed.weights, paths)]
     assert sorted(found) == sorted(paths)
+
+
+class WithStatistics(nnx.Module):
+    def __init__(self, *, rngs):
+        self.linear = nnx.Linear(4, 4, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(self.linear(x))
+
+
+def test_a_score_does_not_depend_on_the_other_archs_of_the_call():
+    def linear(rngs):
+        return nnx.Linear(4, 4, rngs=rngs)
+
+    layers = [OneOf(a=linear, b=WithStatistics, skip=Identity) for _ in range(3)]
+    net = Supernet(linear, layers, linear)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 4)).astype(np.float32)
+    data = Data.from_arrays((x, rng.integers(0, 4, 40)))
+    weights = net.init(jax.random.key(0), x)
+    evaluator = Evaluator(net, data)
+    archs = list(net.space.enumerate())
+    together = evaluator(weights, archs).loss
+    backwards = evaluator(weights, archs[::-1]).loss[::-1]
+    alone = [evaluator(weights, [arch]).loss[0] for arch in archs]
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
+    np.testing.assert_allclose(backwards, alone, rtol=1e-6)
+
+
+def test_settings_tell_losses_and_calibration_images_apart():
+    rng = np.random.default_rng(0)
+    arrays = rng.normal(size=(40, 4)).astype(np.float32), rng.integers(0, 4, 40)
+    validate = arrays[0][:8], arrays[1][:8]
+
+    def linear(rngs):
+        return nnx.Linear(4, 4, rngs=rngs)
+
+    net = Supernet(linear, [], linear)
+    digests = set()
+    for seed in (0, 1):
+        data = Data.from_arrays(arrays, validate=validate, calibrate=8, seed=seed)
+        for loss in (
+            cross_entropy,
+            SmoothedCrossEntropy(0.1),
+            SmoothedCrossEntropy(0.2),
+        ):
+            digests.add(Evaluator(net, data, loss=loss).settings_digest)
+    assert len(digests) == 6

@@ -234,3 +234,43 @@ def test_twenty_lines_of_plain_nnx_make_a_supernet():
     weights = net.init(jax.random.key(0), jnp.ones((3, 4)))
     for arch in net.space.paths():
         assert net.apply(*weights, arch, jnp.ones((3, 4)))[0].shape == (3, 2)
+
+
+class Gate(nnx.Module):
+    def __init__(self, value, *, rngs):
+        del rngs  # nothing random
+        self.gate = nnx.Param(jnp.full((4,), value))
+
+    def __call__(self, x):
+        return x * self.gate[None]
+
+
+def test_modules_of_equal_structure_keep_their_own_initial_values():
+    layer = OneOf(
+        one=lambda rngs: Gate(1.0, rngs=rngs), zero=lambda rngs: Gate(0.0, rngs=rngs)
+    )
+    net = Supernet(
+        lambda rngs: Gate(2.0, rngs=rngs), [layer], lambda rngs: Gate(3.0, rngs=rngs)
+    )
+    params, _ = net.init(jax.random.key(0), jnp.ones((1, 4)))
+    found = {name: float(own["gate"][0]) for name, own in params.items()}
+    assert found == {"stem": 2.0, "layer0.one": 1.0, "layer0.zero": 0.0, "head": 3.0}
+
+
+def test_layers_of_one_name_are_refused():
+    gate = lambda rngs: Gate(1.0, rngs=rngs)  # noqa: E731
+    with pytest.raises(ValueError, match="called 'stem'"):
+        Supernet(gate, {"stem": gate}, gate)
+
+
+def test_a_traced_arch_is_clamped_choice_by_choice_and_needs_its_length():
+    layer = OneOf(
+        one=lambda rngs: Gate(1.0, rngs=rngs), two=lambda rngs: Gate(2.0, rngs=rngs)
+    )
+    gate = lambda rngs: Gate(1.0, rngs=rngs)  # noqa: E731
+    net = Supernet(gate, [layer, layer], gate)
+    weights = net.init(jax.random.key(0), x := jnp.ones((1, 4)))
+    out, _ = net.apply(*weights, jnp.array([9, -1]), x)
+    assert float(out[0, 0]) == 2.0
+    with pytest.raises(ValueError, match=r"shape \[2\].*got \[1\]"):
+        net.apply(*weights, jnp.array([1]), x)

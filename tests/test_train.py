@@ -9,7 +9,7 @@ from oracle import LR, Cycle, close, same_bits, sgd, start
 from supernets import BY_NAME
 
 from oneshot.data import Data
-from oneshot.losses import accuracy, as_metrics, cross_entropy, smoothed_cross_entropy
+from oneshot.losses import SmoothedCrossEntropy, accuracy, as_metrics, cross_entropy
 from oneshot.strategies import Fixed, Planned, Uniform
 from oneshot.train import DivergedError, Trainer, fit
 
@@ -177,7 +177,7 @@ def test_a_new_run_begins_with_the_weights_of_its_seed():
     trainer = Trainer(net, Uniform(net.space), sgd, LR)
     a, again, b = (trainer.init(s, reference.batch()[0]) for s in (0, 0, 1))
     assert same_bits(a.weights, again.weights) and not same_bits(a.weights, b.weights)
-    assert (a.step, a.seed, a.strategy) == (0, 0, ())
+    assert (a.step, a.seed, a.strategy) == (0, 0, None)
     shapes = trainer.abstract()
     want = jax.tree.map(lambda s: (s.shape, s.dtype), shapes)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), (a.weights, a.optimizer)) == want
@@ -201,13 +201,13 @@ def test_losses_have_one_value_for_each_example():
     want = [np.log(2), np.log(4 / 3)]
     np.testing.assert_allclose(cross_entropy(logits, labels), want, rtol=1e-6)
     np.testing.assert_array_equal(accuracy(logits, labels), [1, 1])
-    smooth = smoothed_cross_entropy(0.2)(logits, labels)
+    smooth = SmoothedCrossEntropy(0.2)(logits, labels)
     by_hand = [np.log(2), 0.9 * np.log(4 / 3) + 0.1 * np.log(4)]
     np.testing.assert_allclose(smooth, by_hand, rtol=1e-6)
 
 
 def test_metrics_need_a_loss():
     assert set(as_metrics(cross_entropy)) == {"loss", "accuracy"}
-    assert set(as_metrics(smoothed_cross_entropy(0.1))) == {"loss"}
+    assert set(as_metrics(SmoothedCrossEntropy(0.1))) == {"loss"}
     with pytest.raises(ValueError, match="called 'loss'.*'accuracy'"):
         as_metrics({"accuracy": accuracy})
