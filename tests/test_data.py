@@ -90,7 +90,7 @@ def test_an_evaluator_of_the_test_split_is_refused():
 
 X, Y = numbered(6)
 BAD = {
-    "empty": ((X[:0], Y[:0]), {}, "share between 0 and 1"),
+    "empty": ((X[:0], Y[:0]), {}, "train split is empty"),
     "lengths": ((X, Y[:5]), {}, r"as many targets.*\[6, 1\] and y \[5\]"),
     "no axis": ((np.float32(1), np.int32(1)), {}, "as many targets"),
     "nan": ((np.where(X == 4, np.nan, X), Y), {}, "not finite in x, first in example"),
