@@ -13,6 +13,8 @@ class Indexed(Protocol):
 
     def index(self, name: str) -> int: ...
 
+    def read(self, arch: Arch) -> tuple[int, ...]: ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Commuting:
@@ -37,9 +39,10 @@ class Commuting:
     option: int = 0
 
     def __call__(self, space: Indexed, arch: Arch) -> Arch:
-        out = list(arch)
+        out, read = list(arch), set(space.read(arch))
         for group in self.groups:
-            places = [space.index(name) for name in group]
+            # What an unread choice says is of no network: it takes no part.
+            places = [i for name in group if (i := space.index(name)) in read]
             kept = [arch[i] for i in places if arch[i] != self.option]
             padded = kept + [self.option] * (len(places) - len(kept))
             for place, value in zip(places, padded, strict=True):

@@ -44,6 +44,7 @@ def test_a_run_directory_holds_what_is_needed_to_check_or_continue_it(run):
     )
 
 
+@pytest.mark.slow
 def test_the_extracted_model_opens_again_and_is_reported(run, capsys):
     assert main(["extract", str(run), "--tune-steps", "2", "--test"]) == 0
     model = oneshot.load(run / "best")
@@ -112,6 +113,7 @@ def test_a_directory_without_a_run_is_refused(tmp_path, capsys):
         assert "not a run directory" in refused(capsys, command, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_rows(tmp_path, capsys):
     out = tmp_path / "hot"
     args = ["train", "--out", out, *SMALL, *SHORT, "--learning-rate", "1e30"]

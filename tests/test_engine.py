@@ -83,6 +83,7 @@ def test_four_devices_give_the_losses_of_one(mixed, mesh, execution):
     close(four.weights, one.weights)  # BatchNorm's statistics are of the whole batch
 
 
+@pytest.mark.slow
 def test_four_devices_train_convolutions_as_one_does(mesh):
     reference = BY_NAME["tiny"]
     net = reference.make()

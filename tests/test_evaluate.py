@@ -121,6 +121,7 @@ def test_archs_with_one_path_are_scored_once(mixed):
     assert len({scores.loss[i] for i in (0, 1, 3, 4)}) == 1
 
 
+@pytest.mark.slow
 def test_shared_prefixes_give_the_scores_of_one_at_a_time(nb_macro):
     codes = nb_macro.net.space.sample(np.random.default_rng(0), 200)
     scores = nb_macro.evaluator(nb_macro.weights, codes)

@@ -75,11 +75,11 @@ EXECUTIONS = ("blocks", "static", "switch")
 # What each supernet compiles in a few seconds; the rest are slow tests.
 QUICK = {
     "nb_macro": (),
-    "tiny": ("blocks",),
-    "mixed": EXECUTIONS,
-    "carried": ("blocks", "static"),
-    "transformer": ("blocks",),
-    "elastic_width": ("blocks", "static"),
+    "tiny": (),
+    "mixed": ("blocks",),
+    "carried": ("blocks",),
+    "transformer": (),
+    "elastic_width": ("blocks",),
 }
 
 
@@ -101,10 +101,15 @@ RUNS += [
     for r in REFERENCES
     if r.name != "mixed"
 ]
-RUNS += [("mixed", execution, both_at_once, CLIP) for execution in EXECUTIONS]
+RUNS += [
+    row("mixed", execution, both_at_once, CLIP, quick=execution != "switch")
+    for execution in EXECUTIONS
+]
 RUNS += [("mixed", "blocks", one_by_one, CLIP), ("mixed", "blocks", both_at_once, None)]
 every_space = pytest.mark.parametrize(
-    "case", [row(name, quick=name != "nb_macro") for name in BY_NAME], indirect=True
+    "case",
+    [row(name, quick=name not in ("nb_macro", "tiny")) for name in BY_NAME],
+    indirect=True,
 )
 
 
@@ -232,7 +237,10 @@ def test_random_subnets_compile_nothing_after_warm_up(case, subnets):
     assert compiled.count == 0 and trainer.engine.num_programs == programs
 
 
-@pytest.mark.parametrize("execution", ["blocks", "static"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "execution", ["blocks", pytest.param("static", marks=pytest.mark.slow)]
+)
 def test_adam_counts_the_visits_of_each_module(mixed, execution):
     # Where the gradient is 0 but for rounding, a small epsilon would make steps of it.
     trainer = Trainer(

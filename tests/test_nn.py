@@ -100,6 +100,7 @@ def test_depthwise_conv(kernel, stride, size, impl):
     assert got[0].shape[1:3] == tuple(-(-s // stride) for s in size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size, channels", [(32, 36), (9, 500), (4, 2200)])
 def test_depthwise_conv_of_arrays_larger_than_the_caches(size, channels, stride):
@@ -146,6 +147,7 @@ def test_operations_under_vmap():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kernel, stride, channels", [(1, 2, 3), (3, 1, 3), (3, 2, 3), (5, 2, 1), (3, 2, 8)]
 )
@@ -286,6 +288,7 @@ def reference_inverted_residual(block, x):
     return x + y if x.shape == y.shape else y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "out, stride, impl",
     [(4, 1, "shift"), (6, 1, "shift"), (4, 2, "shift"), (4, 2, "lax")],
@@ -337,6 +340,7 @@ def elastic(stride):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expand, kernel, stride", [(4, 7, 1), (2, 3, 1), (3, 5, 2)])
 def test_elastic_inverted_residual_is_the_sliced_block(expand, kernel, stride):
     block = elastic(stride)
@@ -422,6 +426,7 @@ def reference_transformer(block, x, heads, mlp):
     return x + y @ block.down[:hidden] + block.down_bias[...]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads, mlp, causal", [(4, 4.0, True), (2, 2.5, False)])
 def test_transformer_block(heads, mlp, causal):
     block = transformer((2, 4), (2.5, 4.0), causal=causal)
@@ -467,6 +472,7 @@ def shardings():
     )
 
 
+@pytest.mark.slow
 @needs_4_devices
 @pytest.mark.parametrize("stride", [1, 2])
 def test_block_of_a_sharded_batch_gives_the_same(stride):
@@ -481,6 +487,7 @@ def test_block_of_a_sharded_batch_gives_the_same(stride):
     assert got[0].sharding.spec[0] == got[2].sharding.spec[0] == "data"
 
 
+@pytest.mark.slow
 @needs_4_devices
 @pytest.mark.parametrize("size, channels", [(32, 36), (4, 2200)])
 def test_large_depthwise_conv_of_a_sharded_batch_moves_no_images(size, channels):

@@ -13,6 +13,7 @@ from oneshot import commands, quickstart
 from oneshot.progress import Bars
 from oneshot.settings import RunSettings
 
+pytestmark = pytest.mark.slow  # the whole pipeline, twice
 QUIET = Bars(Console(quiet=True))
 ARGUMENTS = {"widths": [4, 6], "depth": 2, "expand": [1, 2], "kernel": [3]}
 
@@ -76,7 +77,6 @@ def test_the_report_is_there_and_the_result_is_shown_again(done, short):
     assert max(map(len, shown.split("Kendall")[0].splitlines())) <= 80
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_result(done, short, tmp_path):
     again = quickstart.quickstart(tmp_path / "second", 0, QUIET)
     for key in ("rows", "ranking", "space"):

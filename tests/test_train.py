@@ -86,6 +86,7 @@ def test_rows_say_what_each_step_did(mixed, trainer):
     assert run(trainer, state, reference.data(), 5) == (state, [])
 
 
+@pytest.mark.slow
 def test_the_logged_norm_is_that_of_the_whole_gradient(mixed):
     reference, net, weights = mixed
     plain = Trainer(net, Uniform(net.space), optax.sgd, 1.0, clip_norm=1e-3)
@@ -171,6 +172,7 @@ def test_weights_to_start_from_are_copied(mixed, trainer):
     assert not same_bits(state.weights, weights)
 
 
+@pytest.mark.slow
 def test_a_new_run_begins_with_the_weights_of_its_seed():
     reference = BY_NAME["elastic_width"]
     net = reference.make()
