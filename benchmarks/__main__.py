@@ -29,11 +29,11 @@ ROWS = (
     ("path_cost", "memory_ratio", "the same, memory of the step", "{:.2f}"),
     (
         "path_cost",
-        "programs",
+        "programs_nb_macro",
         "programs compiled for all of NAS-Bench-Macro's 6,561 archs",
         "{:.0f}",
     ),
-    ("path_cost", "warmup_seconds", "seconds to compile them", "{:.0f}"),
+    ("path_cost", "warmup_seconds_nb_macro", "seconds to compile them", "{:.0f}"),
     ("path_cost", "compiled_after_warmup", "programs compiled after that", "{:.0f}"),
 )
 
