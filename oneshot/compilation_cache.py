@@ -23,7 +23,7 @@ def use_compilation_cache(directory: str | Path | None = None) -> Path | None:
       The folder in use; None if there is no cache.
 
     Example:
-      >>> use_compilation_cache("/tmp/programs")
+      >>> use_compilation_cache("programs")
     """
     named = directory or os.environ.get("ONESHOT_CACHE")
     known = getattr(jax.config, "jax_compilation_cache_dir", None)

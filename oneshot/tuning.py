@@ -50,8 +50,8 @@ def tune(
       DivergedError: If a loss is not finite.
 
     Example:
-      >>> tuned = tune(trainer, state.weights, arch, data, steps=200,
-      learning_rate=0.01)
+      >>> how = {"steps": 200, "learning_rate": 0.01}
+      >>> tuned = tune(trainer, state.weights, arch, data, **how)
       >>> model = extract(net, tuned, arch, data.calibrate.x)
     """
     states = tuning(

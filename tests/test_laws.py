@@ -202,21 +202,6 @@ def test_same_seed_gives_the_same_bits_in_another_trainer(mixed):
     assert same_bits(a, b)
 
 
-def no_compilation(case, subnets, batches):
-    trainer, evaluator = case.trainer(), case.evaluator
-    trainer.warm_up(case.batch)
-    evaluator.warm_up()
-    programs, state = trainer.engine.num_programs, start(trainer, case.weights)
-    archs = case.net.space.sample(np.random.default_rng(5), subnets)
-    with CompilationCounter() as compiled:
-        for step in range(subnets):
-            state, _ = trainer.step(state, batches[step % len(batches)])
-        scores = evaluator(state.weights, archs)
-    assert np.isfinite(scores.loss).all() and len(scores.loss) == subnets
-    assert compiled.count == 0
-    assert trainer.engine.num_programs == programs
-
-
 SUBNETS = [row("nb_macro", 1000, quick=False)]
 SUBNETS += [row(name, 30) for name in BY_NAME if name != "nb_macro"]
 
@@ -238,9 +223,7 @@ def test_random_subnets_compile_nothing_after_warm_up(case, subnets):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "execution", ["blocks", pytest.param("static", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("execution", ["blocks", "static"])
 def test_adam_counts_the_visits_of_each_module(mixed, execution):
     # Where the gradient is 0 but for rounding, a small epsilon would make steps of it.
     trainer = Trainer(
