@@ -12,6 +12,7 @@ from oneshot import quickstart as pipeline
 from oneshot.correlations import wilson_interval
 from oneshot.evaluate import Evaluator, bind
 from oneshot.progress import Bars
+from oneshot.resources import Resources
 from oneshot.run import Run
 from oneshot.rundir import RunDirectory
 from oneshot.searching import Objective, Result
@@ -149,7 +150,8 @@ def _row(run: Run, arch: Any, weights: Any, test: bool) -> dict[str, Any]:
             run.supernet,
             run.data,
             split=split,
-            chunk=len(run.data.validate.x),  # the shape that scoring is compiled for
+            # The shape that scoring is compiled for.
+            resources=Resources(chunk=len(run.data.validate.x)),
             engine=run.trainer.engine,
         )
         accuracy = float(scorer(weights, [arch]).accuracy[0])

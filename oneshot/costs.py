@@ -13,7 +13,7 @@ import jax
 from oneshot.functional import Functional
 from oneshot.jaxprs import Box, trace, used_boxes
 from oneshot.jaxprs import count_macs as count_macs
-from oneshot.paths import Options, Step
+from oneshot.paths import Options, Path, Step
 from oneshot.supernet import Supernet, Tree, abstract
 
 
@@ -62,6 +62,14 @@ class Costs:
         """Return the number of blocks on the path, stem and head included."""
         return len(self.supernet.path(arch))
 
+    def steps(self, path: Path) -> list[BlockCost]:
+        """Return what each block of a path costs, in order."""
+        carry, out = self._x, []
+        for step in path:
+            out.append(self._block(step, carry))
+            carry = out[-1].out
+        return out
+
     def __call__(self, arch: Sequence[int]) -> dict[str, int]:
         """Return {"params", "macs", "depth"} of an arch."""
         params, macs = self._total(arch)
@@ -70,15 +78,11 @@ class Costs:
     def _total(self, arch: Sequence[int]) -> tuple[int, int]:
         path = self.supernet.path(arch)
         if path not in self._totals:
-            carry, params, macs = self._x, 0, 0
-            for step in path:
-                block = self._block(step, carry)
-                carry, params, macs = (
-                    block.out,
-                    params + block.params,
-                    macs + block.macs,
-                )
-            self._totals[path] = params, macs
+            blocks = self.steps(path)
+            self._totals[path] = (
+                sum(block.params for block in blocks),
+                sum(block.macs for block in blocks),
+            )
         return self._totals[path]
 
     def _block(self, step: Step, carry: Tree) -> BlockCost:

@@ -19,10 +19,17 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 
 from oneshot.supernet import Supernet, Tree, abstract
 
+Device = Any  # a jax.Device, which type checkers take for a variable
 Kind = Literal["weights", "data"] | None  # how an argument or result is laid out
 DATA_AXIS = "data"
 
@@ -35,12 +42,23 @@ class Engine:
       mesh: Devices to spread each batch over, with an axis called `data`; None uses the
         default device. Weights are replicated, activations split by example, and
         BatchNorm's statistics are those of the whole batch.
+      device: The one device to run on instead of the default one.
 
     Raises:
-      ValueError: If the mesh has no axis called `data`.
+      ValueError: If the mesh has no axis called `data`, or a device is named beside it.
     """
 
-    def __init__(self, supernet: Supernet, mesh: Mesh | None = None):
+    def __init__(
+        self,
+        supernet: Supernet,
+        mesh: Mesh | None = None,
+        device: Device | None = None,
+    ):
+        if mesh is not None and device is not None:
+            raise ValueError(
+                "An engine runs on a mesh or on one device, but both were given: "
+                f"{mesh} and {device}. Leave one of them out."
+            )
         if mesh is not None and DATA_AXIS not in mesh.axis_names:
             raise ValueError(
                 f"The mesh needs an axis called {DATA_AXIS!r} to split batches over, "
@@ -48,6 +66,7 @@ class Engine:
                 "('data',), axis_types=(jax.sharding.AxisType.Auto,))."
             )
         self.supernet, self.mesh = supernet, mesh
+        self._device = None if device is None else SingleDeviceSharding(device)
         self._programs: dict[Hashable, concurrent.futures.Future] = {}
         self._lock = threading.Lock()
         self._carries: dict[Hashable, int] = {}
@@ -57,10 +76,19 @@ class Engine:
 
     # --- layouts ------------------------------------------------------------------
 
-    def sharding(self, kind: Kind) -> NamedSharding | None:
-        """Return the layout of weights or data; None on one device."""
+    @property
+    def device(self) -> Device:
+        """The device that programs run on; the first one of a mesh."""
+        if self.mesh is not None:
+            return self.mesh.devices.flat[0]
+        if self._device is not None:
+            return next(iter(self._device.device_set))
+        return jax.local_devices()[0]
+
+    def sharding(self, kind: Kind) -> Sharding | None:
+        """Return the layout of weights or data; None on the default device."""
         if self.mesh is None or kind is None:
-            return None
+            return None if kind is None else self._device
         spec = PartitionSpec(DATA_AXIS) if kind == "data" else PartitionSpec()
         return NamedSharding(self.mesh, spec)
 
@@ -77,7 +105,8 @@ class Engine:
                     f"A batch of {n} examples does not split over {devices} devices. "
                     f"Use a multiple of {devices}."
                 )
-        if self.mesh is None and all(map(_on_device, jax.tree.leaves(tree))):
+        placed = self.mesh is None and self._device is None
+        if placed and all(map(_on_device, jax.tree.leaves(tree))):
             return tree
         return jax.device_put(tree, self.sharding(kind))
 
@@ -147,7 +176,7 @@ class Engine:
 
         def build():
             options = {}
-            if self.mesh is not None:
+            if self.mesh is not None or self._device is not None:
                 options["in_shardings"] = tuple(self.sharding(k) for _, k in arguments)
                 options["out_shardings"] = jax.tree.map(
                     self.sharding, results, is_leaf=lambda k: k is None

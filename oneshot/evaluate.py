@@ -18,72 +18,27 @@ from typing import Any
 import jax
 import numpy as np
 
+from oneshot.bounded_cache import BoundedCache, nbytes
+from oneshot.costs import Costs
 from oneshot.data import Data, Split, split_digest
 from oneshot.digest import digest
 from oneshot.engine import Engine
 from oneshot.evaluation_blocks import EvaluationBlocks
 from oneshot.losses import Metric, Metrics, as_metrics, check_labels, cross_entropy
 from oneshot.paths import Path, unique
+from oneshot.population import Found, Population
+from oneshot.racing import Race, random_order
+from oneshot.resources import Resources, plan_chunk
+from oneshot.scores import Scores as Scores
 from oneshot.scoring import Scorer
 from oneshot.space import Arch
-from oneshot.supernet import Supernet, Weights, reachable
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """Scores of archs, in the order in which the archs were given.
-
-    Attributes:
-      archs: The archs.
-      examples: Values by metric, [archs, n], one for each scored example.
-      seconds: Time spent on each arch; 0 for one that shares its path with an earlier.
-    """
-
-    archs: tuple[Arch, ...]
-    examples: dict[str, np.ndarray]
-    seconds: np.ndarray
-
-    @property
-    def n(self) -> int:
-        """Number of examples scored."""
-        return next(iter(self.examples.values())).shape[1]
-
-    def mean(self, metric: str) -> np.ndarray:
-        """Return the mean over examples, [archs], in float64."""
-        return self.examples[metric].mean(1, dtype=np.float64)
-
-    def standard_error(self, metric: str) -> np.ndarray:
-        """Return the standard error of the mean over examples, [archs]."""
-        values = self.examples[metric].astype(np.float64)
-        return (
-            values.std(1, ddof=1) / np.sqrt(self.n)
-            if self.n > 1
-            else np.full(len(values), np.nan)
-        )
-
-    @property
-    def loss(self) -> np.ndarray:
-        """Mean loss, [archs]."""
-        return self.mean("loss")
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        """Mean accuracy in 0 to 1, [archs]."""
-        return self.mean("accuracy")
-
-    def rows(self) -> list[dict[str, float]]:
-        """Return {metric: mean, metric_se: standard error, n: examples} by arch."""
-        means = {m: self.mean(m) for m in self.examples}
-        errors = {f"{m}_se": self.standard_error(m) for m in self.examples}
-        columns = {**means, **errors}
-        return [
-            {**{k: float(v[i]) for k, v in columns.items()}, "n": self.n}
-            for i in range(len(self.archs))
-        ]
+from oneshot.supernet import Supernet, Weights, abstract, reachable
 
 
 class Evaluator:
     """Scores archs on held-out data by the weights they inherit.
+
+    The paths of a population form a trie; each of its nodes is computed once.
 
     Args:
       supernet: Whose archs.
@@ -93,12 +48,14 @@ class Evaluator:
       loss: `(outputs, targets) -> [n]`, or several such metrics by name with "loss".
       recalibrate: False keeps the statistics that the weights come with; for weights
         whose statistics are those of one arch.
-      chunk: Images scored at once, None for all. Calibration is never chunked.
-      memory_limit: Bytes that one block of calibration may take; None for no limit.
+      race: When to stop scoring a candidate; None scores each on all images.
+      resources: Memory, cache, and the devices that a population is spread over.
       engine: Shares another's programs, and its mesh; None makes one.
 
     Raises:
-      ValueError: If the split is `test`, or labels fall outside the head's classes.
+      ValueError: If the split is `test`, labels fall outside the head's classes, a race
+        is over no metric, or devices are named besides the engine's mesh.
+      MemoryError: If the calibration images do not fit the memory limit.
 
     Example:
       >>> scores = Evaluator(net, data)(state.weights, net.space.sample(rng, 100))
@@ -113,8 +70,8 @@ class Evaluator:
         split: str | Split = "validate",
         loss: Metric | Metrics = cross_entropy,
         recalibrate: bool = True,
-        chunk: int | None = None,
-        memory_limit: int | None = None,
+        race: Race | None = None,
+        resources: Resources | None = None,
         engine: Engine | None = None,
     ):
         scored = data.split(split) if isinstance(split, str) else split
@@ -122,7 +79,7 @@ class Evaluator:
             n for n in ("train", "validate", "calibrate") if data.split(n) is split
         )
         self.split = split if isinstance(split, str) else next(named, "test")
-        self.supernet, self.metrics = supernet, as_metrics(loss)
+        self.supernet, self.metrics, self.race = supernet, as_metrics(loss), race
         self.engine = engine or Engine(supernet)
         self.settings = {
             "split": self.split,
@@ -130,40 +87,116 @@ class Evaluator:
             "metrics": {name: _named(m) for name, m in sorted(self.metrics.items())},
             "calibrate": split_digest(data.calibrate) if recalibrate else "",
         }
-        blocks = EvaluationBlocks(self.engine, self.metrics, memory_limit)
-        calibration = data.calibrate.x if recalibrate else None
-        devices = 1 if self.engine.mesh is None else self.engine.mesh.shape["data"]
-        size = min(chunk or len(scored.x), len(scored.x))
-        size = -(-size // devices) * devices  # the last chunk is filled up anyway
-        self._scorer = Scorer(blocks, scored, calibration, size)
         x = jax.ShapeDtypeStruct(scored.x.shape, scored.x.dtype)
         outputs = reachable(supernet, x)[-1].out
         check_labels(outputs, scored.y, self.metrics["loss"])
+        self._order = np.arange(len(scored.x))
+        if race is not None:
+            _check_race(race, self.metrics)
+            self.settings["race"] = dataclasses.asdict(race)
+            self._order = random_order(len(scored.x))
+            scored = Split(scored.x[self._order], scored.y[self._order])
+        calibration = data.calibrate.x if recalibrate else None
+        self._population = self._build(
+            scored, calibration, resources or Resources(), data
+        )
+
+    def _build(
+        self, scored: Split, calibration: Any, resources: Resources, data: Data
+    ) -> Population:
+        devices, mesh = resources.devices, self.engine.mesh
+        if devices is not None and mesh is not None:
+            raise ValueError(
+                "A batch is split over the engine's mesh, or a population is spread "
+                "over devices, but both were asked for. Give an engine without a mesh, "
+                "or no `devices`."
+            )
+        engines = [self.engine]
+        if devices is not None:
+            here = [d for d in devices if d.process_index == jax.process_index()]
+            engines = [Engine(self.supernet, device=device) for device in here]
+        resources = resources.filled(engines[0].device)
+        size = self._chunk(scored, calibration, resources)
+        scorers = [
+            Scorer(
+                EvaluationBlocks(engine, self.metrics, resources.memory_limit),
+                scored,
+                calibration,
+                chunk=size,
+                cache=BoundedCache(resources.cache_bytes or 0),
+                siblings=resources.siblings or 1,
+            )
+            for engine in engines
+        ]
+        self._kept = BoundedCache(resources.cache_bytes or 0)  # whole scores
+        costs = Costs(self.supernet, data.train.x[:1])
+        return Population(scorers, devices, lambda path: _block_costs(costs, path))
+
+    def _chunk(self, scored: Split, calibration: Any, resources: Resources) -> int:
+        x = jax.ShapeDtypeStruct(scored.x.shape, scored.x.dtype)
+        images = None if calibration is None else abstract(calibration)
+        if self.race is not None:
+            part = -(-len(scored.x) // self.race.parts)
+            part = min(part, resources.chunk or part)
+            resources = dataclasses.replace(resources, chunk=part)
+        size = plan_chunk(self.supernet, x, images, resources)
+        mesh = self.engine.mesh
+        devices = 1 if mesh is None else mesh.shape["data"]
+        return _round_up(size, devices)
 
     @property
     def settings_digest(self) -> str:
         """16 hexadecimal digits of what a score depends on but arch and weights."""
-        text = json.dumps(self.settings, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return settings_digest(self.settings)
+
+    @property
+    def n(self) -> int:
+        """Number of examples that are scored."""
+        return len(self._order)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Blocks computed so far by this process: {"calibrate", "evaluate", "score"}.
+
+        Stem and other layers count under "calibrate" and "evaluate", for the images of
+        either kind, heads under "calibrate" and "score"; chunks are counted each.
+        """
+        each = [scorer.blocks.counts for scorer in self._population.scorers]
+        return {kind: sum(counts[kind] for counts in each) for kind in each[0]}
+
+    @property
+    def num_programs(self) -> int:
+        """Number of programs compiled so far, over all devices of this process."""
+        engines = [scorer.blocks.engine for scorer in self._population.scorers]
+        return sum(engine.num_programs for engine in engines)
+
+    def shares(self, archs: Sequence[Sequence[int]]) -> list[list[Path]]:
+        """Return which paths each device scores, all processes included."""
+        return self._population.shares([self.supernet.path(a) for a in archs])
 
     def warm_up(self, on_progress=lambda done, total: None, limit: int = 500) -> float:
         """Compile everything that scoring runs, in threads; return the seconds."""
-        return self.engine.warm_up(
-            list(self._scorer.warm_up_jobs()), on_progress, limit
-        )
+        scorers = self._population.scorers
+        jobs = [job for scorer in scorers for job in scorer.warm_up_jobs()]
+        return self.engine.warm_up(jobs, on_progress, limit * len(scorers))
 
     def __call__(
         self,
         weights: Weights,
         archs: Sequence[Sequence[int]],
         on_progress: Callable[[int, int], Any] = lambda done, total: None,
+        *,
+        equal_networks_once: bool = False,
     ) -> Scores:
         """Score archs; equal paths are scored once.
 
         Args:
           weights: Shared weights.
           archs: Any number of archs, in any order.
-          on_progress: Called with (paths done, paths in all).
+          on_progress: Called with (paths done, paths in all), those of this process.
+          equal_networks_once: Whether archs that are one network when trained alone
+            get the score of their canonical arch (`space.canonical`), although the
+            weights that they inherit differ.
 
         Returns:
           Scores in the order of `archs`.
@@ -172,33 +205,85 @@ class Evaluator:
           ValueError: If an arch is not one of the space.
           MemoryError: If the calibration images do not fit a block.
         """
-        archs = tuple(self.supernet.space.check(a) for a in archs)
-        paths, inverse = unique(self.supernet.path(a) for a in archs)
-        found: dict[Path, tuple[dict[str, np.ndarray], float]] = {}
-        start = time.perf_counter()
-        for path, values in self._scorer(weights, paths):
-            now = time.perf_counter()
-            found[path] = values, now - start
-            start = now
-            on_progress(len(found), len(paths))
-        first = {place: i for i, place in reversed(list(enumerate(inverse)))}
-        examples = {
-            name: np.stack([found[paths[p]][0][name] for p in inverse])
-            if archs
-            else np.zeros((0, self._scorer.n), np.float32)
-            for name in self.metrics
-        }
-        seconds = [
-            found[paths[p]][1] if first[p] == i else 0.0 for i, p in enumerate(inverse)
-        ]
-        return Scores(archs, examples, np.array(seconds))
+        space, start = self.supernet.space, time.perf_counter()
+        archs = tuple(space.check(a) for a in archs)
+        scored = map(space.canonical, archs) if equal_networks_once else archs
+        paths, inverse = unique(self.supernet.path(a) for a in scored)
+        self._kept.bind(weights)
+        found = {p: v for p in paths if (v := self._kept.get(p)) is not None}
+        new = [path for path in paths if path not in found]
+        known = len(found)
+        found |= self._population(
+            weights,
+            new,
+            lambda done: on_progress(known + done, len(paths)),
+            self._losers if self.race is not None else None,
+        )
+        if self.race is None:  # what a race measures depends on who else took part
+            for path in new:
+                self._kept.put(path, found[path], nbytes(found[path]))
+        seconds = (time.perf_counter() - start) / max(1, len(new))
+        return self._scores(archs, [paths[i] for i in inverse], found, new, seconds)
+
+    def _scores(
+        self, archs, paths: Sequence[Path], found: Found, new: Sequence[Path], each
+    ) -> Scores:
+        n, unpaid = len(self._order), set(new)
+        table = {m: np.full((len(archs), n), np.nan, np.float32) for m in self.metrics}
+        scored, seconds = np.zeros((len(archs), n), bool), np.zeros(len(archs))
+        for i, path in enumerate(paths):
+            for name, values in found[path].items():
+                places = self._order[: len(values)]  # chunks are filled up at the end
+                table[name][i, places] = values[: len(places)]
+                scored[i, places] = True
+            seconds[i] = each if path in unpaid else 0.0
+            unpaid.discard(path)
+        whole = self.race is None
+        return Scores(archs, table, seconds, None if whole else scored)
+
+    def _losers(self, found: Found, alive: Sequence[Path]) -> set[Path]:
+        assert self.race is not None
+        values = np.stack([found[path][self.race.metric] for path in alive])
+        out = self.race.losers(values, len(self._order), len(found))
+        return {path for path, lost in zip(alive, out, strict=True) if lost}
 
     def recalibrated(self, weights: Weights, arch: Sequence[int]) -> Weights:
         """Return the weights with the statistics that scoring `arch` uses."""
-        path = self.supernet.path(arch)
+        scorer, path = self._population.scorers[0], self.supernet.path(arch)
         return Weights(
-            weights.params, {**weights.state, **self._scorer.statistics(weights, path)}
+            weights.params, {**weights.state, **scorer.statistics(weights, path)}
         )
+
+
+def _block_costs(costs: Costs, path: Path) -> list[float]:
+    # Blocks without products still read and write their activations.
+    return [
+        float(block.macs + sum(a.size for a in jax.tree.leaves(block.out)))
+        for block in costs.steps(path)
+    ]
+
+
+def _check_race(race: Race, metrics: Metrics) -> None:
+    if race.metric not in metrics:
+        raise ValueError(
+            f"The race compares {race.metric!r}, which is not measured; there are "
+            f"{sorted(metrics)}. Name one of those, or give the evaluator that metric."
+        )
+
+
+def _round_up(size: int, devices: int) -> int:
+    """Return a chunk that splits over devices and, if cheaply, into groups."""
+    for multiple in (64, 32, 16, 8, 4, 2, 1):
+        padded = -(-size // (multiple * devices)) * multiple * devices
+        if padded <= size * 1.02 or multiple == 1:
+            return padded
+    raise AssertionError("the last multiple always fits")
+
+
+def settings_digest(settings: Any) -> str:
+    """Return 16 hexadecimal digits of settings that JSON can hold."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _named(metric: Metric) -> str:
@@ -209,21 +294,40 @@ def _named(metric: Metric) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def bind(evaluator: Evaluator, weights: Weights) -> Bound:
+def bind(
+    evaluator: Evaluator,
+    weights: Weights,
+    *,
+    groups: Sequence[Any] | None = None,
+    equal_networks_once: bool = False,
+) -> Bound:
     """Return `archs -> rows` for `search`, with the digests that key its trials.
 
     Args:
       evaluator: Scores the archs.
       weights: The shared weights to score by. Training goes on in their memory: to
         score by them later, copy them (`jax.tree.map(jnp.copy, state.weights)`).
+      groups: A group's name for each scored example, [n]. Each metric then also comes
+        by group, and as its lowest and highest over the groups (see `Scores.rows`), so
+        that a search can have the worst group's as an objective.
+      equal_networks_once: Score archs that are one network by their canonical arch.
 
     Returns:
       What to pass to `search`.
 
+    Raises:
+      ValueError: If there is not one group for each scored example.
+
     Example:
       >>> search(algorithm, bind(evaluator, state.weights), objectives, budget=200)
     """
-    return Bound(evaluator, weights, digest(weights))
+    names = None if groups is None else np.asarray(groups).astype(str)
+    if names is not None and names.shape != (evaluator.n,):
+        raise ValueError(
+            f"`groups` names a group for each of the {evaluator.n} scored examples, "
+            f"but has shape {list(names.shape)}."
+        )
+    return Bound(evaluator, weights, digest(weights), names, equal_networks_once)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -233,11 +337,18 @@ class Bound:
     evaluator: Evaluator
     weights: Weights
     weights_digest: str
+    groups: np.ndarray | None = None
+    equal_networks_once: bool = False
 
     @property
     def settings_digest(self) -> str:
-        """Tells the evaluator's settings from others."""
-        return self.evaluator.settings_digest
+        """Tells what is measured, and how, from other settings."""
+        extra: dict[str, Any] = {}
+        if self.groups is not None:
+            extra["groups"] = self.groups.tolist()
+        if self.equal_networks_once:
+            extra["equal_networks_once"] = True
+        return settings_digest(self.evaluator.settings | extra)
 
     @property
     def split(self) -> str:
@@ -246,4 +357,6 @@ class Bound:
 
     def __call__(self, archs: Sequence[Arch]) -> list[dict[str, float]]:
         """Return {metric: mean, metric_se: standard error, n} for each arch."""
-        return self.evaluator(self.weights, archs).rows()
+        merge = self.equal_networks_once
+        scores = self.evaluator(self.weights, archs, equal_networks_once=merge)
+        return scores.rows(self.groups)

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
 from oneshot import programs
 from oneshot.engine import Engine, Kind
+from oneshot.grouping import (
+    Flags,
+    batched_leaves,
+    bytes_of_example,
+    group_size,
+    in_groups,
+)
 from oneshot.losses import Metrics
+from oneshot.nn.backend import group_bytes
 from oneshot.paths import Step
 from oneshot.supernet import Tree, abstract, reachable, shapes
+
+
+class _Program(NamedTuple):
+    """What tells one program of an evaluator from another."""
+
+    kind: str  # "calibrate", "evaluate" or "score"
+    module: str
+    options: tuple
+    carry_id: int
+    target_id: int | None = None
+    siblings: int = 1
 
 
 class EvaluationBlocks:
@@ -26,14 +45,12 @@ class EvaluationBlocks:
     def __init__(
         self, engine: Engine, metrics: Metrics, memory_limit: int | None = None
     ):
-        self.engine, self.metrics, self.memory_limit = (
-            engine,
-            dict(metrics),
-            memory_limit,
-        )
+        self.engine, self.metrics = engine, dict(metrics)
+        self.memory_limit = memory_limit
         self.modules = engine.supernet.modules
         self._own = object()
-        self._calls: dict[Any, Any] = {}
+        self._calls: dict[_Program, Any] = {}
+        self._flags: dict[int, Flags] = {}
         self.counts = {"calibrate": 0, "evaluate": 0, "score": 0}
 
     def has_statistics(self, step: Step) -> bool:
@@ -43,55 +60,111 @@ class EvaluationBlocks:
     def calibrate(self, step: Step, carry: Tree, params: Tree, state: Tree):
         """Return (out, state with exactly the batch's statistics)."""
         self.counts["calibrate"] += 1
-        return self._program("calibrate", step, carry)(params, state, carry)
+        if not self.has_statistics(step):
+            return self._call("evaluate", step, carry)(params, state, carry), state
+        return self._call("calibrate", step, carry)(params, state, carry)
 
     def evaluate(self, step: Step, carry: Tree, params: Tree, state: Tree) -> Tree:
         """Return the block's output, with frozen statistics."""
         self.counts["evaluate"] += 1
-        return self._program("evaluate", step, carry)(params, state, carry)
+        return self._call("evaluate", step, carry)(params, state, carry)
 
     def score(self, step: Step, carry: Tree, params: Tree, state: Tree, targets: Tree):
         """Return {metric: [n]} of the head."""
         self.counts["score"] += 1
-        return self._program("score", step, carry, targets)(
-            params, state, carry, targets
-        )
+        call = self._call("score", step, carry, targets)
+        return call(params, state, carry, targets)
 
-    def _program(self, kind: str, step: Step, carry: Tree, targets: Tree = None) -> Any:
+    def calibrate_siblings(
+        self, step: Step, carries: Sequence[Tree], params: Tree, state: Tree
+    ) -> list[Tree]:
+        """Return the statistics of one block on several inputs, by one program."""
+        self.counts["calibrate"] += len(carries)
+        call = self._call("calibrate", step, carries[0], None, len(carries))
+        return call(params, state, list(carries))
+
+    def score_siblings(
+        self,
+        step: Step,
+        carries: Sequence[Tree],
+        params: Tree,
+        states: Sequence[Tree],
+        targets: Tree,
+    ) -> list[dict[str, Any]]:
+        """Return {metric: [n]} of one head on several inputs, by one program."""
+        self.counts["score"] += len(carries)
+        call = self._call("score", step, carries[0], targets, len(carries))
+        return call(params, list(states), list(carries), targets)
+
+    # --- programs -----------------------------------------------------------------
+
+    def _call(
+        self, kind: str, step: Step, carry: Tree, targets: Tree = None, siblings=1
+    ) -> Any:
         carry_id = self.engine.carry_id(carry)
         target_id = None if targets is None else self.engine.carry_id(targets)
-        fast = kind, step.module, step.options, carry_id, target_id
-        if fast not in self._calls:
-            self._calls[fast] = self._build(*fast)
-        return self._calls[fast]
+        which = _Program(kind, step.module, step.options, carry_id, target_id, siblings)
+        if which not in self._calls:
+            self._calls[which] = self._build(which)
+        return self._calls[which]
 
-    def _build(
-        self, kind: str, name: str, options, carry_id: int, target_id: int | None
-    ):
-        module = self.modules[name]
+    def _build(self, which: _Program) -> Any:
+        module, carry = self.modules[which.module], self.engine.carry(which.carry_id)
+        key = (self.engine.structure(which.module), *which[:1], *which[2:4])
+        if which.kind == "score":
+            key = (*key, which.target_id, self._own)
+            fn = programs.head_scores(self._apply(which, "eval"), self.metrics)
+            trees, results = [carry, self.engine.carry(which.target_id or 0)], "data"
+        elif which.kind == "calibrate":
+            fn, trees = self._apply(which, "calibrate"), [carry]
+            results = ("data", "weights")
+        else:
+            fn, trees, results = _first(self._apply(which, "eval")), [carry], "data"
+        if which.kind != "calibrate":
+            fn = self._grouped(fn, which, trees)
         arguments: list[tuple[Tree, Kind]] = [
             (module.params, "weights"),
             (module.state, "weights"),
-            (self.engine.carry(carry_id), "data"),
+            *((tree, "data") for tree in trees),
         ]
-        apply = programs.block_apply(
-            module, options, "calibrate" if kind == "calibrate" else "eval"
-        )
-        key = kind, self.engine.structure(name), options, carry_id
-        if kind == "score":
-            assert target_id is not None
-            arguments.append((self.engine.carry(target_id), "data"))
-            fn = programs.head_scores(apply, self.metrics)
-            key, results = (*key, target_id, self._own), "data"
-        elif kind == "calibrate":
-            fn, results = _calibrating(apply), ("data", "weights")
-        else:
-            fn, results = _evaluating(apply), "data"
-        fn.__name__ = "_".join([name, *(f"{k}{v}" for k, v in options), kind])
+        if which.siblings > 1:
+            fn, results = _for_siblings(fn, which.kind)
+            key = (*key, which.siblings)
+            arguments = _several(arguments, which)
+        options = (f"{k}{v}" for k, v in which.options)
+        fn.__name__ = "_".join([which.module, *options, which.kind])
         compiled = self.engine.compile(key, fn, arguments, results)
-        if kind == "calibrate":
-            self._check_memory(name, compiled, self.engine.carry(carry_id))
+        if which.kind == "calibrate":
+            self._check_memory(which.module, compiled, carry)
         return compiled
+
+    def _apply(self, which: _Program, mode: str) -> Callable:
+        apply = programs.block_apply(self.modules[which.module], which.options, mode)
+        return lambda params, state, carry, *rest: apply(
+            params, state, carry, *(rest or (None,))
+        )
+
+    def _grouped(self, fn: Callable, which: _Program, trees: Sequence[Tree]):
+        """Let a program with frozen statistics take few examples at a time."""
+        target, flags = group_bytes(), self._flags.get(which.carry_id)
+        if target is None or self.engine.mesh is not None or flags is None:
+            return fn
+        module, carry = self.modules[which.module], trees[0]
+        run = _first(self._apply(which, "eval"))
+        places = [i for i, flag in enumerate(flags) if flag]
+        out = jax.eval_shape(run, module.params, module.state, carry)
+        out_flags = self._flags.get(self.engine.carry_id(out))
+        if not places or out_flags is None:
+            return fn
+        n = jax.tree.leaves(carry)[places[0]].shape[0]
+        example = bytes_of_example(
+            lambda c, p, s: run(p, s, c), carry, flags, module.params, module.state
+        )
+        every = [flags, *([True] * _leaves(tree) for tree in trees[1:])]
+        if which.kind == "score":
+            out_flags = (True,) * len(self.metrics)
+        size = group_size(n, example, target)
+        return in_groups(fn, n, size, [tuple(one) for one in every], out_flags)
 
     def _check_memory(self, name: str, compiled: Any, carry: Tree) -> None:
         analysis = compiled.memory_analysis()
@@ -112,36 +185,77 @@ class EvaluationBlocks:
                 "most, or raise memory_limit."
             )
 
-    def warm_up_jobs(self, x: Tree, targets: Tree, calibration: Tree | None):
+    # --- warm-up ------------------------------------------------------------------
+
+    def learn_shapes(self, x: Tree) -> None:
+        """Find out which leaves of the carries have an axis of examples."""
+        if group_bytes() is not None and self.engine.mesh is None:
+            net, number = self.engine.supernet, self.engine.carry_id
+            self._flags |= batched_leaves(net, abstract(x), number)
+
+    def warm_up_jobs(
+        self, x: Tree, targets: Tree, calibration: Tree | None, siblings: int
+    ) -> Iterator[Callable[[], Any]]:
         """Yield one job for each program that scoring such images runs."""
         last = len(self.engine.supernet.slots) - 1
-        yield from self._jobs(x, targets, last)
-        if calibration is not None:
-            for step, carry, _ in reachable(
-                self.engine.supernet, abstract(calibration)
-            ):
-                if step.layer != last or self.has_statistics(step):
-                    yield lambda s=step, c=carry: self._program("calibrate", s, c)
-
-    def _jobs(self, x: Tree, targets: Tree, last: int) -> Iterator[Callable[[], Any]]:
+        sizes = sorted({1, siblings})
         for step, carry, _ in reachable(self.engine.supernet, abstract(x)):
-            if step.layer == last:
-                yield lambda s=step, c=carry: self._program(
-                    "score", s, c, abstract(targets)
+            if step.layer != last:
+                yield lambda s=step, c=carry: self._call("evaluate", s, c)
+                continue
+            for m in sizes:
+                yield lambda s=step, c=carry, m=m: self._call(
+                    "score", s, c, abstract(targets), m
                 )
-            else:
-                yield lambda s=step, c=carry: self._program("evaluate", s, c)
+        if calibration is None:
+            return
+        for step, carry, _ in reachable(self.engine.supernet, abstract(calibration)):
+            kind = "calibrate" if self.has_statistics(step) else "evaluate"
+            if step.layer != last:
+                yield lambda s=step, c=carry, k=kind: self._call(k, s, c)
+            elif kind == "calibrate":
+                for m in sizes:
+                    yield lambda s=step, c=carry, m=m: self._call(
+                        "calibrate", s, c, None, m
+                    )
 
 
-def _calibrating(apply: Callable) -> Callable:
+def _first(apply: Callable) -> Callable:
     def run(params, state, carry):
-        return apply(params, state, carry, None)
+        return apply(params, state, carry)[0]
 
     return run
 
 
-def _evaluating(apply: Callable) -> Callable:
-    def run(params, state, carry):
-        return apply(params, state, carry, None)[0]
+def _leaves(tree: Tree) -> int:
+    return len(jax.tree.leaves(tree))
 
-    return run
+
+def _several(
+    arguments: list[tuple[Tree, Kind]], which: _Program
+) -> list[tuple[Tree, Kind]]:
+    """Return the arguments of a program for several inputs of one block."""
+    params, (state, kind), (carry, data), *rest = arguments
+    if which.kind == "score":  # each input has statistics of its own
+        state = [state] * which.siblings
+    return [params, (state, kind), ([carry] * which.siblings, data), *rest]
+
+
+def _for_siblings(fn: Callable, kind: str) -> tuple[Callable, Any]:
+    """Return a program of one block for several inputs at once, and its layout."""
+
+    def stack(trees):
+        return jax.tree.map(lambda *a: jax.numpy.stack(a), *trees)
+
+    def unstack(tree, n):
+        return [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(n)]
+
+    def calibrate(params, state, carries):
+        over = jax.vmap(lambda c: fn(params, state, c)[1])
+        return unstack(over(stack(carries)), len(carries))
+
+    def score(params, states, carries, targets):
+        over = jax.vmap(lambda s, c: fn(params, s, c, targets))
+        return unstack(over(stack(states), stack(carries)), len(carries))
+
+    return (calibrate, "weights") if kind == "calibrate" else (score, "data")

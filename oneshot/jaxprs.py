@@ -64,6 +64,18 @@ def _macs(jaxpr: Any) -> int:
     return total
 
 
+def largest_array(jaxpr: Any) -> int:
+    """Return the bytes of the largest array that a jaxpr computes, inner ones too."""
+    sizes = [_nbytes(v.aval) for eqn in jaxpr.eqns for v in eqn.outvars]
+    inner = [largest_array(j) for eqn in jaxpr.eqns for j in _inner(eqn.params)]
+    return max([0, *sizes, *inner])
+
+
+def _nbytes(aval: Any) -> int:
+    itemsize = getattr(getattr(aval, "dtype", None), "itemsize", 0)
+    return math.prod(getattr(aval, "shape", ())) * itemsize
+
+
 def _inner(params: dict[str, Any]) -> Iterator[Any]:
     for value in params.values():
         for one in value if isinstance(value, tuple | list) else (value,):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 Options = tuple[tuple[str, Any], ...]
@@ -46,3 +46,84 @@ def shared_prefix(a: Path, b: Path) -> int:
             break
         n += 1
     return n
+
+
+def depth_first(paths: Iterable[Path]) -> list[Path]:
+    """Return the distinct paths in an order that walks their trie depth first.
+
+    Paths with a common prefix are neighbours, so that whoever keeps what the last path
+    shares with the next computes each node of the trie once.
+    """
+    return sorted(set(paths), key=_order)
+
+
+def _order(path: Path) -> list[tuple[int, str, str]]:
+    return [(step.layer, step.module, repr(step.options)) for step in path]
+
+
+def num_nodes(paths: Iterable[Path]) -> int:
+    """Return the number of blocks that scoring runs when each prefix is run once.
+
+    Example:
+      >>> a, b, c = Step(0, "a"), Step(1, "b"), Step(1, "c")
+      >>> num_nodes([(a, b), (a, c), (a, b)])
+      3
+    """
+    return sum(len(new) for new in _new_costs(depth_first(paths), lambda p: p))
+
+
+def partition(
+    paths: Sequence[Path], cost: Callable[[Path], Sequence[float]], parts: int
+) -> list[list[Path]]:
+    """Cut paths into parts whose dearest is as cheap as can be.
+
+    Each part is a run of neighbours in the depth-first order, so that it shares all its
+    prefixes but those of the walk from the root to its first path, which are paid for
+    once more.
+
+    Args:
+      paths: Distinct paths in depth-first order.
+      cost: The cost of each step of a path, which depends on the steps up to it only.
+      parts: How many parts to make; some are empty where there are fewer paths.
+
+    Returns:
+      `parts` lists that hold all paths, in their order.
+    """
+    alone = [float(sum(cost(path))) for path in paths]
+    after = [float(sum(new)) for new in _new_costs(paths, cost)]
+    low, high = max(alone, default=0.0), sum(after)
+    for _ in range(60):  # bisection: to the last digits of a float
+        middle = (low + high) / 2
+        if len(_filled(alone, after, middle)) <= parts:
+            high = middle
+        else:
+            low = middle
+    cuts = [*_filled(alone, after, high), *[len(paths)] * parts][: parts + 1]
+    ends = [*cuts[1:], len(paths)][:parts]
+    return [list(paths[a:b]) for a, b in zip(cuts, ends, strict=False)]
+
+
+def _new_costs(
+    paths: Sequence[Path], cost: Callable[[Path], Sequence[Any]]
+) -> list[Sequence[Any]]:
+    """Return the costs of the steps that each path does not share with the last."""
+    before: Path = ()
+    out = []
+    for path in paths:
+        out.append(cost(path)[shared_prefix(before, path) :])
+        before = path
+    return out
+
+
+def _filled(alone: list[float], after: list[float], capacity: float) -> list[int]:
+    """Return where parts begin when each is filled up to a capacity."""
+    starts, total = [0], 0.0
+    for i, (first, more) in enumerate(zip(alone, after, strict=True)):
+        if i == starts[-1]:
+            total = first
+        elif total + more > capacity:
+            starts.append(i)
+            total = first
+        else:
+            total += more
+    return starts

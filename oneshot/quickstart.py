@@ -16,6 +16,7 @@ from oneshot.correlations import wilson_interval
 from oneshot.diagnostics import ranking
 from oneshot.evaluate import Evaluator
 from oneshot.progress import Bars
+from oneshot.resources import Resources
 from oneshot.run import Run
 from oneshot.searching import Result
 from oneshot.settings import RunSettings, SearchSettings
@@ -130,7 +131,11 @@ def _rows(
     test = run.data.open_test("final table")
     chunk = len(run.data.validate.x)  # the shape that scoring is compiled for
     scorer = Evaluator(
-        run.supernet, run.data, split=test, chunk=chunk, engine=run.trainer.engine
+        run.supernet,
+        run.data,
+        split=test,
+        resources=Resources(chunk=chunk),
+        engine=run.trainer.engine,
     )
     inherited = run.evaluator(run.weights, [arch for _, arch in subjects]).rows()
     rows = []

@@ -1,7 +1,7 @@
 """The order in which paths are scored: depth first, each shared prefix computed once.
 
 Activations and recalibrated statistics at a layer depend on the path up to there only.
-Paths are therefore scored in the order of their steps, and what two successive paths
+Paths are therefore scored in the order of their trie, and what two successive paths
 have in common is kept on a stack. (To our knowledge new for one-shot search; sharing
 intermediate results between models is in Alsatian, SIGMOD 2025, and Hippo, VLDB 2022.)
 """
@@ -14,10 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from oneshot.bounded_cache import BoundedCache, nbytes
 from oneshot.data import Split
 from oneshot.evaluation_blocks import EvaluationBlocks
 from oneshot.paths import Path, shared_prefix
 from oneshot.supernet import Tree, Weights
+
+Values = dict[str, Any]  # a metric's values by example, on the device
 
 
 class _Node(NamedTuple):
@@ -28,26 +31,17 @@ class _Node(NamedTuple):
     state: Tree  # statistics of the prefix's last module
 
 
-_Known = dict[Path, Any]  # statistics by prefix, kept from one chunk to the next
-
-
-class _Walk(NamedTuple):
-    """What stays the same on the way down one path."""
-
-    weights: Weights
-    path: Path
-    x: Tree
-    known: _Known | None
-
-
 class Scorer:
-    """Scores paths one after another.
+    """Scores paths on one engine.
 
     Args:
       blocks: Compiled blocks.
       scored: Images and targets to score.
       calibration: Images to recalibrate with, None to keep the statistics given.
-      chunk: Images scored at once.
+      chunk: Images scored at once. With several chunks, each is a walk of its own,
+        and the first one's statistics serve the others.
+      cache: Keeps prefixes between calls.
+      siblings: Networks whose last block is run by one program.
     """
 
     def __init__(
@@ -55,96 +49,189 @@ class Scorer:
         blocks: EvaluationBlocks,
         scored: Split,
         calibration: np.ndarray | None,
+        *,
         chunk: int,
+        cache: BoundedCache,
+        siblings: int = 1,
     ):
-        self.blocks, self.n, self.chunk = (
-            blocks,
-            len(scored.x),
-            chunk,
-        )
+        self.blocks, self.cache, self.siblings = blocks, cache, siblings
         put, net = blocks.engine.put, blocks.engine.supernet
         # Past the last module with statistics there is nothing to recalibrate.
         owners = ((s.layer, b.module) for s in net.slots for b in s.branches if b)
         known = (n for n, m in owners if net.modules[m].has_batch_statistics)
         self._last = max(known, default=-1)
-        self._chunks = [put(part, "data") for part in _chunks(scored, self.chunk)]
+        self._chunks = [put(part, "data") for part in _chunks(scored, chunk)]
         self._calibration = None if calibration is None else put(calibration, "data")
+        for images in (self._chunks[0].x, self._calibration):
+            if images is not None:
+                blocks.learn_shapes(images)
+        self._placed: tuple[Weights, Weights] | None = None  # as given, on our device
+        self._known: dict[Path, Tree] = {}  # statistics that the first chunk found
+
+    @property
+    def num_chunks(self) -> int:
+        """Number of chunks that the scored images are cut into."""
+        return len(self._chunks)
+
+    def targets(self, chunk: int) -> Any:
+        """Return the targets of one chunk."""
+        return self._chunks[chunk].y
 
     def warm_up_jobs(self) -> Iterator[Callable[[], Any]]:
         """Yield what has to be compiled."""
         x, y = self._chunks[0]
-        yield from self.blocks.warm_up_jobs(x, y, self._calibration)
+        yield from self.blocks.warm_up_jobs(x, y, self._calibration, self.siblings)
+
+    def begin(self, weights: Weights) -> None:
+        """Name the weights that the next calls score by."""
+        self.cache.bind(weights)
+        self._known = {}
+        if self._placed is None or not _same_arrays(self._placed[0], weights):
+            self._placed = weights, self.blocks.engine.put(weights)
+
+    def end(self) -> None:
+        """Let go of what only the calls since `begin` needed."""
+        self._known = {}
+        if not self.cache.limit:
+            self._placed = None
 
     def __call__(
-        self, weights: Weights, paths: Sequence[Path]
-    ) -> Iterator[tuple[Path, dict[str, np.ndarray]]]:
-        """Yield (path, {metric: [n]}) for each path, in the order of their prefixes."""
-        ordered = sorted(paths, key=_order)
-        known: _Known | None = {} if len(self._chunks) > 1 else None
-        parts: dict[Path, list[Any]] = {path: [] for path in ordered}
-        for chunk in self._chunks:
-            last = chunk is self._chunks[-1]
-            for path, values in self._walk(weights, ordered, chunk, known):
-                parts[path].append(jax.device_get(values))
-                if last:
-                    done = parts.pop(path)
-                    yield path, {k: _join([d[k] for d in done], self.n) for k in values}
+        self, paths: Sequence[Path], chunk: int = 0
+    ) -> Iterator[tuple[Path, Values]]:
+        """Yield (path, {metric: [chunk]}) for paths in depth-first order.
+
+        Nothing here waits for the device.
+
+        Args:
+          paths: Distinct, in depth-first order; for any chunk but the first, some of
+            those that the first was scored for.
+          chunk: Which chunk of the scored images.
+        """
+        walk = _Walk(self, chunk)
+        for path in paths:
+            walk.go_to(path)
+            yield from walk.score()
+        yield from walk.score_rest()
+        walk.leave(0)
 
     def statistics(self, weights: Weights, path: Path) -> dict[str, Tree]:
         """Return the recalibrated state of each module on one path."""
-        walk = _Walk(weights, path, self._chunks[0][0], None)
-        stack = self._descend(walk, [], len(path))
-        return {s.module: node.state for s, node in zip(path, stack[1:], strict=True)}
+        self.begin(weights)
+        walk = _Walk(self, 0)
+        walk.go_to(path)
+        states = [node.state for node in walk.stack[1:]]
+        states.append(walk.calibrate(path, len(path) - 1, walk.stack[-1])[1])
+        self.end()
+        return {s.module: state for s, state in zip(path, states, strict=True)}
 
-    def _walk(
-        self,
-        weights: Weights,
-        paths: Sequence[Path],
-        chunk: Split,
-        known: _Known | None,
-    ) -> Iterator[tuple[Path, Any]]:
-        stack: list[_Node] = []
-        before: Path = ()
-        for path in paths:
-            walk = _Walk(weights, path, chunk.x, known)
-            kept = min(shared_prefix(before, path), len(path) - 1, len(before) - 1)
-            stack = self._descend(walk, stack[: kept + 1], len(path) - 1)
-            _, state = self._calibrate(walk, len(path) - 1, stack[-1])
-            params = weights.params[path[-1].module]
-            yield (
-                path,
-                self.blocks.score(path[-1], stack[-1].scored, params, state, chunk.y),
-            )
-            before = path
 
-    def _descend(self, walk: _Walk, stack: list[_Node], depth: int) -> list[_Node]:
-        """Return the stack of nodes after 0, 1, ..., `depth` steps of the path."""
-        stack = stack or [_Node(self._calibration, walk.x, None)]
-        for i in range(len(stack) - 1, depth):
-            step, above = walk.path[i], stack[-1]
-            calibration, state = self._calibrate(walk, i, above)
-            params = walk.weights.params[step.module]
+class _Walk:
+    """One walk along a trie: the stack of nodes, and the leaves still to be scored."""
+
+    def __init__(self, scorer: Scorer, chunk: int):
+        assert scorer._placed is not None, "begin() names the weights"
+        self.scorer, self.chunk = scorer, chunk
+        self.blocks, self.weights = scorer.blocks, scorer._placed[1]
+        self.x, self.targets = scorer._chunks[chunk]
+        calibration = scorer._calibration if chunk == 0 else None
+        self.stack = [_Node(calibration, self.x, None)]
+        self.path: Path = ()
+        self.waiting: dict[Any, list[tuple[Path, _Node]]] = {}  # by their last block
+
+    def go_to(self, path: Path) -> None:
+        """Put the nodes of a path on the stack, all but its last block's."""
+        self.leave(min(shared_prefix(self.path, path), len(path) - 1))
+        self.path = path
+        for i in range(len(self.stack) - 1, len(path) - 1):
+            self.stack.append(self._visit(path, i, self.stack[-1]))
+
+    def leave(self, depth: int) -> None:
+        """Take nodes off the stack and hand them to the cache, the deepest first.
+
+        A walk meets the nodes near the root last, so they are what the cache keeps.
+        """
+        while len(self.stack) > depth + 1:
+            key = self.chunk, self.path[: len(self.stack) - 1]
+            node = self.stack.pop()
+            self.scorer.cache.put(key, node, nbytes(node))
+
+    def _visit(self, path: Path, i: int, above: _Node) -> _Node:
+        step, prefix = path[i], path[: i + 1]
+        node = self.scorer.cache.get((self.chunk, prefix))
+        if node is None:
+            calibration, state = self.calibrate(path, i, above)
+            params = self.weights.params[step.module]
             scored = self.blocks.evaluate(step, above.scored, params, state)
-            stack.append(_Node(calibration, scored, state))
-        return stack
+            node = _Node(calibration, scored, state)
+        self._remember(prefix, node.state)
+        return node
 
-    def _calibrate(self, walk: _Walk, i: int, above: _Node) -> tuple[Tree, Tree]:
+    def calibrate(self, path: Path, i: int, above: _Node) -> tuple[Tree, Tree]:
         """Return step i's activations of the calibration images, and its statistics."""
-        step, prefix = walk.path[i], walk.path[: i + 1]
-        params, state = (part[step.module] for part in walk.weights)
-        if walk.known is not None and prefix in walk.known:
-            return None, walk.known[prefix]
+        step = path[i]
+        params, state = (part[step.module] for part in self.weights)
+        if self.chunk:
+            return None, self.scorer._known[path[: i + 1]]
         # The last layer is that of any path, since paths share what is computed here.
-        if above.calibration is None or step.layer > self._last:
+        if above.calibration is None or step.layer > self.scorer._last:
             return None, state
-        out, state = self.blocks.calibrate(step, above.calibration, params, state)
-        if walk.known is not None:
-            walk.known[prefix] = state
-        return out, state
+        return self.blocks.calibrate(step, above.calibration, params, state)
+
+    def _remember(self, prefix: Path, state: Tree) -> None:
+        if self.chunk == 0 and self.scorer.num_chunks > 1:
+            self.scorer._known[prefix] = state
+
+    # --- the last blocks ----------------------------------------------------------
+
+    def score(self) -> Iterator[tuple[Path, Values]]:
+        """Score the path on the stack, once as many wait as one program takes."""
+        node = self.stack[-1]
+        kind = self.path[-1], self.blocks.engine.carry_id(node.scored)
+        leaves = self.waiting.setdefault(kind, [])
+        leaves.append((self.path, node))
+        if len(leaves) == self.scorer.siblings:
+            yield from self._score(self.waiting.pop(kind))
+
+    def score_rest(self) -> Iterator[tuple[Path, Values]]:
+        """Score the paths that are still waiting, one by one."""
+        for leaves in self.waiting.values():
+            for leaf in leaves:
+                yield from self._score([leaf])
+        self.waiting = {}
+
+    def _score(self, leaves: Sequence[tuple[Path, _Node]]):
+        step = leaves[0][0][-1]
+        params = self.weights.params[step.module]
+        states = self._head_states(leaves)
+        carries = [node.scored for _, node in leaves]
+        if len(leaves) == 1:
+            values = [
+                self.blocks.score(step, carries[0], params, states[0], self.targets)
+            ]
+        else:
+            values = self.blocks.score_siblings(
+                step, carries, params, states, self.targets
+            )
+        for (path, _), one in zip(leaves, values, strict=True):
+            yield path, one
+
+    def _head_states(self, leaves: Sequence[tuple[Path, _Node]]) -> list[Tree]:
+        step = leaves[0][0][-1]
+        params, state = (part[step.module] for part in self.weights)
+        carries = [node.calibration for _, node in leaves]
+        batched = len(leaves) > 1 and self.blocks.has_statistics(step)
+        if batched and all(carry is not None for carry in carries):
+            states = self.blocks.calibrate_siblings(step, carries, params, state)
+        else:
+            states = [self.calibrate(p, len(p) - 1, node)[1] for p, node in leaves]
+        for (path, _), own in zip(leaves, states, strict=True):
+            self._remember(path, own)
+        return states
 
 
-def _order(path: Path) -> list[tuple[int, str, str]]:
-    return [(step.layer, step.module, repr(step.options)) for step in path]
+def _same_arrays(a: Any, b: Any) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(x is y and isinstance(x, jax.Array) for x, y in pairs)
 
 
 def _chunks(split: Split, size: int) -> list[Split]:
@@ -154,7 +241,3 @@ def _chunks(split: Split, size: int) -> list[Split]:
         places = np.minimum(np.arange(start, start + size), len(split.x) - 1)
         parts.append(Split(split.x[places], split.y[places]))
     return parts
-
-
-def _join(parts: list[np.ndarray], n: int) -> np.ndarray:
-    return np.concatenate(parts)[:n]

@@ -13,8 +13,10 @@ from oneshot.data import Data
 from oneshot.evaluate import Evaluator, Scores, bind
 from oneshot.layers import Identity, OneOf
 from oneshot.losses import SmoothedCrossEntropy, cross_entropy
-from oneshot.scoring import Scorer
+from oneshot.resources import Resources
 from oneshot.supernet import Supernet, Weights
+
+UNCACHED = Resources(cache_bytes=0)
 
 
 class Case:
@@ -89,7 +91,7 @@ def test_statistics_are_kept_where_recalibration_is_off(mixed):
 @pytest.mark.parametrize("chunk", [3, 4, 100])
 def test_chunks_give_the_scores_of_the_whole(mixed, chunk):
     whole = mixed.evaluator(mixed.weights, mixed.archs)
-    cut = mixed.again(chunk=chunk)(mixed.weights, mixed.archs)
+    cut = mixed.again(resources=Resources(chunk=chunk))(mixed.weights, mixed.archs)
     assert cut.n == whole.n == 10
     for metric, values in whole.examples.items():
         np.testing.assert_allclose(cut.examples[metric], values, 1e-5, 1e-6)
@@ -112,11 +114,10 @@ def test_archs_with_one_path_are_scored_once(mixed):
     op = space.index("stage.1.op")
     unread = [(*base[:op], value, *base[op + 1 :]) for value in (0, 1)]
     assert unread[0] != unread[1] and op not in space.read(base)
-    counts, done = mixed.evaluator._scorer.blocks.counts, []
-    before = dict(counts)
+    evaluator, done = mixed.again(), []
     archs = [*unread, mixed.archs[0], *unread]
-    scores = mixed.evaluator(mixed.weights, archs, lambda *n: done.append(n))
-    assert counts["score"] - before["score"] == 2 and done == [(1, 2), (2, 2)]
+    scores = evaluator(mixed.weights, archs, lambda *n: done.append(n))
+    assert evaluator.counts["score"] == 2 and done == [(1, 2), (2, 2)]
     assert (scores.seconds > 0).tolist() == [True, False, True, False, False]
     assert len({scores.loss[i] for i in (0, 1, 3, 4)}) == 1
 
@@ -124,32 +125,32 @@ def test_archs_with_one_path_are_scored_once(mixed):
 @pytest.mark.slow
 def test_shared_prefixes_give_the_scores_of_one_at_a_time(nb_macro):
     codes = nb_macro.net.space.sample(np.random.default_rng(0), 200)
-    scores = nb_macro.evaluator(nb_macro.weights, codes)
-    blocks = nb_macro.evaluator._scorer.blocks
-    shared = blocks.counts["evaluate"]
-    alone = [nb_macro.evaluator(nb_macro.weights, [c]).examples["loss"] for c in codes]
+    shared, apart = nb_macro.again(), nb_macro.again(resources=UNCACHED)
+    scores = shared(nb_macro.weights, codes)
+    alone = [apart(nb_macro.weights, [code]).examples["loss"] for code in codes]
     np.testing.assert_allclose(scores.examples["loss"], np.concatenate(alone), 1e-5)
-    assert shared < 0.6 * (blocks.counts["evaluate"] - shared)
+    assert shared.counts["evaluate"] < 0.6 * apart.counts["evaluate"]
 
 
 def test_each_prefix_is_computed_once(nb_macro):
-    net = nb_macro.net
-    paths = [net.path(a) for a in net.space.sample(np.random.default_rng(1), 40)]
-    counts = nb_macro.evaluator._scorer.blocks.counts
-    before = dict(counts)
-    nb_macro.evaluator(nb_macro.weights, [(0,) * 8])  # clears what stood on the stack
-    nb_macro.evaluator(nb_macro.weights, net.space.sample(np.random.default_rng(1), 40))
+    net, evaluator = nb_macro.net, nb_macro.again()
+    codes = net.space.sample(np.random.default_rng(1), 40)
+    evaluator(nb_macro.weights, codes)
+    paths = {net.path(code) for code in codes}
     prefixes = {p[: i + 1] for p in paths for i in range(len(p) - 1)}
-    identity = net.path((0,) * 8)
-    assert counts["evaluate"] - before["evaluate"] == len(prefixes) + len(identity) - 1
+    heads = len(paths)
+    assert evaluator.counts == {
+        "calibrate": len(prefixes) + heads,
+        "evaluate": len(prefixes),
+        "score": heads,
+    }
 
 
 def test_chunks_calibrate_each_prefix_once(mixed):
-    cut, whole = mixed.again(chunk=3), mixed.again()
+    cut, whole = mixed.again(resources=Resources(chunk=3)), mixed.again()
     for evaluator in (cut, whole):
         evaluator(mixed.weights, mixed.archs)
-    counts = [e._scorer.blocks.counts["calibrate"] for e in (cut, whole)]
-    assert counts[0] == counts[1]
+    assert cut.counts["calibrate"] == whole.counts["calibrate"]
 
 
 def test_standard_errors_and_rows_are_those_by_hand():
@@ -179,14 +180,14 @@ def test_standard_errors_and_rows_are_those_by_hand():
 
 
 def test_too_little_memory_names_the_block_and_the_bytes(mixed):
-    tight = Evaluator(mixed.net, mixed.data, memory_limit=300)
     message = (
         r"Recalibrating block 'stem' on 8 images of float32\[8, 12\] takes [\d,]+ "
-        r"bytes, more than the limit of 300\..*use about \d+ calibration images"
+        r"bytes.*, more than the limit of 400\..*use about \d+ calibration images"
     )
     with pytest.raises(MemoryError, match=message):
-        tight(mixed.weights, mixed.archs)
-    Evaluator(mixed.net, mixed.data, memory_limit=10**9)(mixed.weights, mixed.archs[:1])
+        mixed.again(resources=Resources(memory_limit=400))
+    enough = mixed.again(resources=Resources(memory_limit=10**9))
+    enough(mixed.weights, mixed.archs[:1])
 
 
 def test_bad_archs_splits_and_labels_are_refused(mixed):
@@ -227,13 +228,6 @@ def test_what_search_calls_carries_the_digests_that_key_its_trials(mixed):
     assert bind(mixed.evaluator, mixed.weights).weights_digest == bound.weights_digest
     other = mixed.reference.weights(mixed.net, seed=1)
     assert bind(mixed.evaluator, other).weights_digest != bound.weights_digest
-
-
-def test_a_scorer_hands_over_each_path_once(mixed):
-    scorer: Scorer = mixed.evaluator._scorer
-    paths = [mixed.net.path(a) for a in mixed.archs]
-    found = [path for path, _ in scorer(mixed.weights, paths)]
-    assert sorted(found) == sorted(paths)
 
 
 class WithStatistics(nnx.Module):

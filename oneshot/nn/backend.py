@@ -57,3 +57,13 @@ def resolve(impl: str) -> str:
     if impl != "auto":
         return impl
     return "shift" if jax.default_backend() == "cpu" else "lax"
+
+
+def group_bytes() -> int | None:
+    """Return the bytes that the arrays of one group of examples should have at most.
+
+    A CPU works from its caches: about 3 MB was best for blocks of all sizes on cores
+    with 1 MB and 16 MB of second and third level cache each. None on accelerators,
+    which want all examples at once.
+    """
+    return 3 << 20 if jax.default_backend() == "cpu" else None
