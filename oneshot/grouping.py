@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from oneshot.jaxprs import largest_array
+from oneshot.jaxprs import array_sizes
 from oneshot.nn.backend import plain_operations
 from oneshot.supernet import Supernet, Tree, abstract, reachable
 
@@ -61,8 +61,9 @@ def bytes_of_example(run: Callable, carry: Tree, flags: Flags, *rest: Tree) -> i
         some = resized(carry, flags, n)
         with plain_operations():
             jaxpr = jax.make_jaxpr(lambda *a: run(*a))(some, *rest)
-        sizes.append(largest_array(jaxpr.jaxpr))
-    return max(1, (sizes[1] - sizes[0]) // 2)
+        sizes.append(array_sizes(jaxpr.jaxpr))
+    grown = (large - small for small, large in zip(*sizes, strict=False))
+    return max(1, max(grown, default=0) // 2)
 
 
 def resized(carry: Tree, flags: Flags, n: int) -> Tree:

@@ -64,11 +64,13 @@ def _macs(jaxpr: Any) -> int:
     return total
 
 
-def largest_array(jaxpr: Any) -> int:
-    """Return the bytes of the largest array that a jaxpr computes, inner ones too."""
-    sizes = [_nbytes(v.aval) for eqn in jaxpr.eqns for v in eqn.outvars]
-    inner = [largest_array(j) for eqn in jaxpr.eqns for j in _inner(eqn.params)]
-    return max([0, *sizes, *inner])
+def array_sizes(jaxpr: Any) -> list[int]:
+    """Return the bytes of each array that a jaxpr computes, in order, inner ones too."""
+    out = []
+    for eqn in jaxpr.eqns:
+        out += [_nbytes(v.aval) for v in eqn.outvars]
+        out += [size for inner in _inner(eqn.params) for size in array_sizes(inner)]
+    return out
 
 
 def _nbytes(aval: Any) -> int:
