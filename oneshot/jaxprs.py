@@ -65,7 +65,7 @@ def _macs(jaxpr: Any) -> int:
 
 
 def array_sizes(jaxpr: Any) -> list[int]:
-    """Return the bytes of each array that a jaxpr computes, in order, inner ones too."""
+    """Return the bytes of each array that a jaxpr computes, inner jaxprs included."""
     out = []
     for eqn in jaxpr.eqns:
         out += [_nbytes(v.aval) for v in eqn.outvars]

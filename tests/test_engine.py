@@ -10,6 +10,7 @@ from supernets import BY_NAME
 from oneshot.engine import Engine
 from oneshot.evaluate import Evaluator
 from oneshot.residuals import ResidualPlan, backward, forward
+from oneshot.resources import Resources
 from oneshot.strategies import Planned, Uniform
 from oneshot.train import Trainer
 
@@ -62,12 +63,47 @@ def test_a_step_transfers_nothing_that_was_not_put(mixed, execution):
 
 def test_scoring_transfers_nothing_that_was_not_put(mixed):
     reference, net, weights = mixed
-    evaluator = Evaluator(net, reference.data())
+    resources = Resources(cache_bytes=0)
+    evaluator = Evaluator(net, reference.data(), resources=resources)
     weights = jax.device_put(weights)
     archs = reference.archs(net, 2)
     evaluator(weights, archs)
     with jax.transfer_guard("disallow"):
         evaluator(weights, archs)
+
+
+class Counting:
+    """Counts the calls of a compiled program."""
+
+    def __init__(self, compiled, calls):
+        self.compiled, self.calls = compiled, calls
+
+    def __call__(self, *args):
+        self.calls.append(self.compiled)
+        return self.compiled(*args)
+
+    def __getattr__(self, name):
+        return getattr(self.compiled, name)
+
+
+@pytest.mark.parametrize("clip_norm, most", [(None, 2), (1.0, 3)])
+def test_a_block_takes_two_calls_a_step_and_three_with_clipping(
+    mixed, clip_norm, most, monkeypatch
+):
+    reference, net, weights = mixed
+    calls, compile_program = [], Engine.compile
+
+    def counted(self, *args, **options):
+        return Counting(compile_program(self, *args, **options), calls)
+
+    monkeypatch.setattr(Engine, "compile", counted)
+    arch = reference.archs(net, 1)[0]
+    trainer = make_trainer(net, clip_norm=clip_norm)
+    trainer = trainer.with_strategy(Cycle(((Planned(arch),),)), LR)
+    state = start(trainer, weights)
+    trainer.step(state, reference.batch())
+    # The last block's forward, loss and backward are one program.
+    assert len(calls) == most * len(net.path(arch)) - 1
 
 
 @pytest.mark.parametrize("execution", ["blocks", "static"])
