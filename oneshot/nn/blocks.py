@@ -14,7 +14,13 @@ import jax
 from flax import nnx
 from jax import Array, lax
 
+from oneshot.nn.calibrate import (
+    calibrated_conv,
+    calibrated_inverted_residual,
+    calibrates,
+)
 from oneshot.nn.conv import Conv, he_normal
+from oneshot.nn.frozen import folds, frozen_conv, frozen_inverted_residual
 from oneshot.nn.fused import norm_conv
 from oneshot.nn.norm import BatchNorm
 from oneshot.nn.pointwise import pointwise_conv
@@ -51,6 +57,11 @@ class ConvBN(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """`[n, height, width, in]` to `[n, ceil(height / stride), ..., out]`."""
+        w, stride, impl = self.conv.kernel[...], self.conv.stride, self.conv.impl
+        if folds(impl, (self.norm,), x, w):
+            return frozen_conv(self.norm, x, w, stride, impl)
+        if calibrates(impl, (self.norm,), x, w):
+            return calibrated_conv(self.norm, x, w, stride, impl)
         return self.norm(self.conv(x))
 
 
@@ -205,8 +216,15 @@ def _apply(
     depthwise_w: Array,
     project_w: Array,
 ) -> Array:
-    y = pointwise_conv(x, expand_w, impl=block.impl)
-    y = norm_conv(block.expand_norm, y, depthwise_w, block.stride, block.impl)
-    y = norm_conv(block.depthwise_norm, y, project_w, impl=block.impl)
-    y = block.project_norm(y)
+    norms = (block.expand_norm, block.depthwise_norm, block.project_norm)
+    kernels = (expand_w, depthwise_w, project_w)
+    if calibrates(block.impl, norms, x, *kernels):
+        return calibrated_inverted_residual(norms, x, kernels, block.stride)
+    if folds(block.impl, norms, x, *kernels):
+        y = frozen_inverted_residual(norms, x, kernels, block.stride, block.impl)
+    else:
+        y = pointwise_conv(x, expand_w, impl=block.impl)
+        y = norm_conv(block.expand_norm, y, depthwise_w, block.stride, block.impl)
+        y = norm_conv(block.depthwise_norm, y, project_w, impl=block.impl)
+        y = block.project_norm(y)
     return y + x if y.shape == x.shape else y

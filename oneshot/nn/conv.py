@@ -57,19 +57,33 @@ class Conv(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """`[n, height, width, in]` to `[n, ceil(height / stride), ..., out]`."""
-        w = self.kernel[...]
-        if w.ndim == 2:
-            return pointwise_conv(x, w, self.stride, self.impl)
-        if resolve(self.impl) == "shift" and w.shape[2] <= _FEW:
-            return _patches_conv(x, w, self.stride)
-        pad = w.shape[0] // 2
-        return lax.conv_general_dilated(
-            x,
-            w,
-            (self.stride, self.stride),
-            [(pad, pad), (pad, pad)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        return convolve(x, self.kernel[...], self.stride, self.impl)
+
+
+def convolve(x: Array, w: Array, stride: int = 1, impl: str = "auto") -> Array:
+    """Convolution without a bias, padded by `kernel // 2` zeros.
+
+    Args:
+      x: images, `[n, height, width, in]`.
+      w: `[in, out]`, or `[kernel, kernel, in, out]` with an odd kernel.
+      stride: step in both directions.
+      impl: see `oneshot.nn.backend.resolve`.
+
+    Returns:
+      `[n, ceil(height / stride), ceil(width / stride), out]`.
+    """
+    if w.ndim == 2:
+        return pointwise_conv(x, w, stride, impl)
+    if resolve(impl) == "shift" and w.shape[2] <= _FEW:
+        return _patches_conv(x, w, stride)
+    pad = w.shape[0] // 2
+    return lax.conv_general_dilated(
+        x,
+        w,
+        (stride, stride),
+        [(pad, pad), (pad, pad)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
