@@ -37,10 +37,10 @@ class Times:
         """Return the sum of the samples in s."""
         return sum(getattr(self, clock)) / 1e3
 
-    def extend(self, other: Times) -> None:
-        """Append the samples of another."""
-        self.wall += other.wall
-        self.cpu += other.cpu
+    def add(self, other: Times, *samples: int) -> None:
+        """Append one sample, the sum of some of another's."""
+        self.wall.append(sum(other.wall[i] for i in samples))
+        self.cpu.append(sum(other.cpu[i] for i in samples))
 
 
 def ratios(slow: Times, fast: Times, clock: str = "wall") -> list[float]:

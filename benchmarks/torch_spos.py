@@ -84,32 +84,25 @@ class TorchScorer:
       model: A supernet.
       calibration: Inputs whose statistics BatchNorm shall have, all one batch.
       scored: (x, labels) to score.
-      batch: Inputs scored at once; all of them by default.
     """
 
     def __init__(
-        self,
-        model,
-        calibration: np.ndarray,
-        scored: tuple[np.ndarray, np.ndarray],
-        batch: int | None = None,
+        self, model, calibration: np.ndarray, scored: tuple[np.ndarray, np.ndarray]
     ):
         self.model, self.calibration = model, to_torch(calibration)
-        x, y = to_torch(scored[0]), to_torch(scored[1].astype(np.int64))
-        size = batch or len(x)
-        self.batches = list(zip(x.split(size), y.split(size), strict=True))
+        self.x, self.y = to_torch(scored[0]), to_torch(scored[1].astype(np.int64))
         self._rows = _rows(model, self.calibration[:2])
         for norm in self._rows:
             norm.momentum = 1.0  # leaves exactly the last batch's statistics
 
-    @torch.inference_mode()
     def __call__(self, arch: Sequence[int]) -> tuple[float, float]:
         """Return mean loss and accuracy of one arch."""
         self.calibrate(arch)
         return self.score(arch)
 
+    @torch.inference_mode()
     def calibrate(self, arch: Sequence[int]) -> None:
-        """Give the norms on the path the statistics of the calibration images."""
+        """Give the norms on the path the statistics of the calibration inputs."""
         norms = list(self.model.norms(arch))
         if not norms:
             return
@@ -118,17 +111,25 @@ class TorchScorer:
         for norm in norms:
             rows = self._rows[norm] * len(self.calibration)
             norm.running_var.mul_((rows - 1) / rows)
+        wait()
 
     @torch.inference_mode()
-    def score(self, arch: Sequence[int]) -> tuple[float, float]:
-        """Return mean loss and accuracy with the statistics as they are."""
+    def score(
+        self, arch: Sequence[int], size: int | None = None
+    ) -> tuple[float, float]:
+        """Return mean loss and accuracy with the statistics as they are.
+
+        Args:
+          arch: Which arch.
+          size: Inputs scored at once; all of them by default.
+        """
         self.model.eval()
-        loss = correct = n = 0.0
-        for x, y in self.batches:
+        loss = correct = 0.0
+        size, n = size or len(self.x), len(self.x)
+        for x, y in zip(self.x.split(size), self.y.split(size), strict=True):
             logits = self.model(x, arch)
             loss += F.cross_entropy(logits, y, reduction="sum").item()
             correct += (logits.argmax(1) == y).sum().item()
-            n += len(y)
         return loss / n, correct / n
 
 

@@ -70,7 +70,7 @@ def test_torch_convolutional_network_agrees():
     data = Data.from_arrays((x[:8], y[:8]), validate=(x[8:], y[8:]))
     scores = Evaluator(net, data)(weights, [arch])
     model = place(TorchSupernet(**sizes).load(weights))
-    loss, accuracy = TorchScorer(model, data.calibrate.x, data.validate, 8)(arch)
+    loss, accuracy = TorchScorer(model, data.calibrate.x, data.validate)(arch)
     np.testing.assert_allclose(scores.loss[0], loss, rtol=1e-4)
     assert scores.accuracy[0] == accuracy
 
