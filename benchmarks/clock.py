@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from benchmarks.results import spread
@@ -41,6 +41,16 @@ class Times:
         """Append one sample, the sum of some of another's."""
         self.wall.append(sum(other.wall[i] for i in samples))
         self.cpu.append(sum(other.cpu[i] for i in samples))
+
+
+def scaled(times: Times, factors: Sequence[float]) -> Times:
+    """Return one sample: the sum of all, each times its factor."""
+    clocks = (
+        sum(ms * f for ms, f in zip(samples, factors, strict=True))
+        for samples in (times.wall, times.cpu)
+    )
+    wall, cpu = clocks
+    return Times([wall], [cpu])
 
 
 def ratios(slow: Times, fast: Times, clock: str = "wall") -> list[float]:
