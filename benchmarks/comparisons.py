@@ -17,7 +17,7 @@ from benchmarks.clock import Times, compared, rest
 from benchmarks.evaluators import first_scored, uncached
 from benchmarks.generation import generation
 from benchmarks.pairs import Pair
-from benchmarks.peaks import fraction_of_peak, shown
+from benchmarks.peaks import fraction_of_peak
 from benchmarks.results import spread
 from benchmarks.stepper import RATE, Stepper
 from oneshot.evaluate import Evaluator
@@ -58,14 +58,14 @@ def training(pair: Pair, repeats: int) -> dict[str, Any]:
         "train_batch": pair.network.batch[1].size,
         "train_max_loss_difference": max(differences),
         "train_warmup_seconds": warmup,
-        "train_peak_fraction": shown(fraction_of_peak(macs, mine.seconds())),
+        "train_peak_fraction": fraction_of_peak(macs, mine.seconds()),
     }
 
 
 def forward(
     pair: Pair, weights: Weights, model: Any, n: int, repeats: int
 ) -> dict[str, Any]:
-    """Compare forwards of `n` inputs in evaluation mode, the loss included."""
+    """Compare forwards of `n` inputs in evaluation mode, in multiply-adds a second."""
     from benchmarks.torch_spos import TorchScorer
 
     data = first_scored(pair.data, n)
@@ -79,12 +79,11 @@ def forward(
     ]
     mine, other = (_medians(side) for side in zip(*samples, strict=True))
     macs = n * sum(map(pair.work.macs, archs))
-    out = compared("forward_ratio", other, mine) | {
-        "forward_gmacs_per_second": macs / mine.seconds() / 1e9,
-        "forward_gmacs_per_second_pytorch": macs / other.seconds() / 1e9,
-        "forward_peak_fraction": shown(fraction_of_peak(macs, mine.seconds())),
+    return compared(f"forward_ratio_batch{n}", other, mine) | {
+        f"forward_gmacs_batch{n}": macs / mine.seconds() / 1e9,
+        f"forward_gmacs_batch{n}_pytorch": macs / other.seconds() / 1e9,
+        f"forward_peak_fraction_batch{n}": fraction_of_peak(macs, mine.seconds()),
     }
-    return {f"{key}_batch{n}": value for key, value in out.items()}
 
 
 class TorchTimes:
@@ -155,7 +154,7 @@ def whole_space(
         "rank_networks_pytorch": len(sample),
         "rank_scaled": "PyTorch's time is that of its networks, by multiply-adds",
         "rank_macs_shared": work.ratio(archs),
-        "rank_peak_fraction": shown(fraction_of_peak(macs, mine.seconds())),
+        "rank_peak_fraction": fraction_of_peak(macs, mine.seconds()),
         "max_score_difference": _largest(losses, theirs.losses),
         "max_accuracy_difference": _largest(accuracies, theirs.accuracies),
     }

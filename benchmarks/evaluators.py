@@ -12,6 +12,7 @@ import jax
 from oneshot.data import Data, Split
 from oneshot.engine import Engine
 from oneshot.evaluate import Evaluator
+from oneshot.resources import Resources
 from oneshot.supernet import Supernet
 
 KINDS = ("calibrate", "evaluate", "score")
@@ -19,12 +20,7 @@ KINDS = ("calibrate", "evaluate", "score")
 
 def uncached(net: Supernet, data: Data, **options: Any) -> Evaluator:
     """Return an evaluator that keeps nothing from one call to the next."""
-    return Evaluator(net, data, **options)
-
-
-def counts(evaluator: Evaluator) -> dict[str, int]:
-    """Return how many blocks it has calibrated, evaluated and scored so far."""
-    return dict(evaluator._scorer.blocks.counts)
+    return Evaluator(net, data, resources=Resources(cache_bytes=0), **options)
 
 
 def first_scored(data: Data, n: int) -> Data:

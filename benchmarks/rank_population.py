@@ -43,7 +43,7 @@ from rich.table import Table
 
 from benchmarks import inputs, results
 from benchmarks.clock import Times, compared, scaled
-from benchmarks.evaluators import KINDS, counts, timed_engine, uncached
+from benchmarks.evaluators import KINDS, timed_engine, uncached
 from benchmarks.generation import generation, random_codes
 from benchmarks.pairs import parents_loss
 from benchmarks.peaks import fraction_of_peak, shown
@@ -183,7 +183,7 @@ def whole_space(setup: Setup, parts: Sequence[Part], console: Console) -> dict:
         "alone_scaled": "codes equal to another by a sample, by multiply-adds",
     }
     macs = setup.work.shared(canonical).macs * _images(setup.data)
-    out["peak_fraction"] = shown(fraction_of_peak(macs, distinct.seconds()))
+    out["peak_fraction"] = fraction_of_peak(macs, distinct.seconds())
     found = [one.difference(other) for other in (all_codes, some)]
     margins = [setup.margin(one, other) for other in (all_codes, some)]
     return out | {"max_difference": max(found), "max_margin": max(margins)}
@@ -216,10 +216,10 @@ def blocks() -> dict[str, int]:
     out = {}
     for name, over in (("all", "archs"), ("distinct", "canonical")):
         evaluator = evaluator or uncached(net, data)
-        before = counts(evaluator)["evaluate"]
+        before = evaluator.counts["evaluate"]
         evaluator(weights, list(net.space.enumerate(over)))
         stem = 1
-        out[f"blocks_{name}"] = counts(evaluator)["evaluate"] - before - stem
+        out[f"blocks_{name}"] = evaluator.counts["evaluate"] - before - stem
     return out
 
 
@@ -251,12 +251,12 @@ def _images(data: Data) -> int:
 def table(out: dict[str, Any]) -> Table:
     """Return the speed-ups to print."""
     heads = "one at a time over shared|time|processor|lowest|highest|multiply-adds|bar"
-    shown = Table(*heads.split("|"))
+    rows = Table(*heads.split("|"))
     for name, bar in _BARS.items():
         keys = (f"speedup_{name}{s}" for s in ("", "_cpu", "_low", "_high"))
         cells = (out[key] for key in (*keys, f"macs_{name}"))
-        shown.add_row(name, *(f"{v:.2f}" for v in (*cells, bar)))
-    return shown
+        rows.add_row(name, *(f"{v:.2f}" for v in (*cells, bar)))
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -289,6 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print(f"{key}: {out[key]:.4g}")
     for key in ("recalibration_share", "recalibration_over_images"):
         console.print(f"{key}: {out[key]:.3f}")
+    console.print(f"fraction of the device's peak: {shown(out['peak_fraction'])}")
     results.write(args.json, out)
 
 

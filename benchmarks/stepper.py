@@ -28,13 +28,15 @@ class Stepper:
     logged: Any = None  # the last step's metrics, on the device
 
     @staticmethod
-    def make(network: Network, batch, execution: Any = "blocks") -> Stepper:
-        """Return a stepper with fresh weights; nothing is compiled yet."""
+    def make(
+        network: Network, batch, execution: Any = "blocks", weights=None
+    ) -> Stepper:
+        """Return a stepper with a copy of weights or fresh ones, nothing compiled."""
         first = next(iter(network.archs.values()))
         trainer = Trainer(
             network.net, Fixed(first), optimizer, RATE, execution=execution
         )
-        state = trainer.init(SEED, batch[0])
+        state = trainer.init(SEED, batch[0], weights)
         return Stepper(trainer, state, trainer.engine.put(batch, "data"))
 
     def __call__(self, arch) -> float:

@@ -15,7 +15,8 @@ in processor time:
 - `generation_ratio`: scores of one generation of 50 of Single Path One-Shot's search;
 - `decoder_train_ratio`, `decoder_rank_ratio`: steps, and a generation of 50 on 64
   sequences, of a decoder Transformer with elastic heads and hidden widths;
-- `forward_ratio_batch64`, `..512`: forwards alone.
+- `forward_ratio_batch64`, `..512`: forwards alone, with `forward_gmacs_*`, 10^9
+  multiply-adds a second of both sides.
 
 PyTorch scores the 512 images at once; what it takes in batches of 64, whose arrays
 stay in a CPU's cache, is told under `_batch64`. Both sides run in one process, in turn:
@@ -44,6 +45,7 @@ from rich.table import Table
 from benchmarks import comparisons, pairs, results
 from benchmarks.clock import idle_share
 from benchmarks.inputs import data_folder
+from benchmarks.peaks import shown
 from benchmarks.slices import by_first_choices
 from benchmarks.stepper import SEED
 from oneshot.space import Arch
@@ -125,13 +127,13 @@ def decoder(quick: bool) -> dict[str, Any]:
 def table(out: dict[str, Any]) -> Table:
     """Return the ratios to print."""
     heads = "PyTorch's time over ours|wall|processor|lowest|highest|bar"
-    shown = Table(*heads.split("|"))
+    out_table = Table(*heads.split("|"))
     for name, bar in _ROWS:
         found = [out.get(f"{name}{s}") for s in ("", "_cpu", "_low", "_high")]
         cells = ["" if v is None else f"{v:.2f}" for v in (*found, bar)]
         if found[0] is not None:
-            shown.add_row(name, *cells)
-    return shown
+            out_table.add_row(name, *cells)
+    return out_table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -163,8 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "quick": args.quick,
     }
     console.print(table(out))
-    for key in sorted(k for k in out if "difference" in k or "fraction" in k):
-        console.print(f"{key}: {out[key]}")
+    for key in sorted(k for k in out if "difference" in k):
+        console.print(f"{key}: {out[key]:.2g}")
+    for key in sorted(k for k in out if "fraction" in k):
+        console.print(f"{key}: {shown(out[key])}")
     results.write(args.json, out)
 
 

@@ -56,9 +56,13 @@ class Work:
 
     def shared(self, archs: Iterable[Sequence[int]]) -> Amount:
         """Return the work of the archs with each distinct prefix run once."""
+        return self.shared_paths(map(self.supernet.path, archs))
+
+    def shared_paths(self, paths: Iterable[Path]) -> Amount:
+        """Return the work of paths with each distinct prefix run once."""
         distinct: dict[Path, int] = {}
-        for arch in archs:
-            distinct |= dict(self._prefixes(self.supernet.path(arch)))
+        for path in paths:
+            distinct |= dict(self._prefixes(path))
         return self._sum(distinct.items())
 
     def ratio(self, archs: Sequence[Arch], shared: Sequence[Arch] | None = None):
