@@ -1,11 +1,13 @@
 """Runs every benchmark and rewrites the README's tables from what they wrote.
 
-python -m benchmarks            # all of it, then the tables
+python -m benchmarks            # all of it, then the tables; two hours on two cores
 python -m benchmarks --tables   # the tables, from the results that are there
+python -m benchmarks --quick    # tries each out, and writes nothing
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -13,60 +15,72 @@ import sys
 from pathlib import Path
 
 from benchmarks import quickstart
+from benchmarks.readme_rows import ROWS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-BENCHMARKS = ("path_cost", "quickstart")
-# (benchmark, key, what it says, format)
-ROWS = (
-    (
-        "path_cost",
-        "median_ratio",
-        "training step, chain of blocks over the faster single jit: median",
-        "{:.2f}",
-    ),
-    ("path_cost", "worst_ratio", "the same, worst case", "{:.2f}"),
-    ("path_cost", "memory_ratio", "the same, memory of the step", "{:.2f}"),
-    (
-        "path_cost",
-        "programs_nb_macro",
-        "programs compiled for all of NAS-Bench-Macro's 6,561 archs",
-        "{:.0f}",
-    ),
-    ("path_cost", "warmup_seconds_nb_macro", "seconds to compile them", "{:.0f}"),
-    ("path_cost", "compiled_after_warmup", "programs compiled after that", "{:.0f}"),
+BENCHMARKS = (
+    "path_cost",
+    "versus_pytorch",
+    "rank_population",
+    "scaling",
+    "quickstart",
 )
 
 
 def main() -> None:
     """Run what was asked for."""
+    quick = "--quick" in sys.argv
     if "--tables" not in sys.argv:
         for name in BENCHMARKS:
-            file = RESULTS / f"{name}.json"
-            command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(file)]
-            subprocess.run(command, cwd=ROOT, check=True)
-    readme = ROOT / "README.md"
+            _run(name, quick)
+    if not quick:
+        _rewrite(ROOT / "README.md")
+    print(_measured())
+
+
+def _run(name: str, quick: bool) -> None:
+    if name == "versus_pytorch" and importlib.util.find_spec("torch") is None:
+        print("versus_pytorch is left out: pip install -e '.[bench]'")
+        return
+    if name == "quickstart" and quick:
+        return  # it knows only its whole length
+    options = ["--quick"] if quick else ["--json", str(RESULTS / f"{name}.json")]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def _rewrite(readme: Path) -> None:
     text = _replace(readme.read_text(), "benchmarks", _measured())
     file = RESULTS / "quickstart.json"
     if file.is_file():
-        text = _replace(
-            text, "quickstart", quickstart.table(json.loads(file.read_text()))
-        )
+        table = quickstart.table(json.loads(file.read_text()))
+        text = _replace(text, "quickstart", table)
     readme.write_text(text)
-    print(_measured())
 
 
 def _measured() -> str:
     lines = ["| measured | | by |", "|---|---:|---|"]
-    device = ""
-    for benchmark, key, what, form in ROWS:
+    devices: dict[str, list[str]] = {}
+    for benchmark, rows in ROWS.items():
         file = RESULTS / f"{benchmark}.json"
-        if file.is_file():
-            found = json.loads(file.read_text())
-            device = found.get("device", device)
-            value = form.format(found[key])
-            lines.append(f"| {what} | {value} | `python -m benchmarks.{benchmark}` |")
-    return "\n".join([*lines, "", f"Device: {device}." if device else ""]).rstrip()
+        if not file.is_file():
+            continue
+        found = json.loads(file.read_text())
+        devices.setdefault(found["device"], []).append(benchmark)
+        for key, what, form in rows:
+            # None: not known for this device.
+            if (value := found.get(key)) is not None:
+                by = f"`python -m benchmarks.{benchmark}`"
+                lines.append(f"| {what} | {form.format(value)} | {by} |")
+    return "\n".join([*lines, "", _where(devices)]).rstrip()
+
+
+def _where(devices: dict[str, list[str]]) -> str:
+    if len(devices) > 1:
+        each = (f"{kind} ({', '.join(names)})" for kind, names in devices.items())
+        return f"Devices: {'; '.join(each)}."
+    return f"Device: {next(iter(devices))}." if devices else ""
 
 
 def _replace(text: str, name: str, content: str) -> str:

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -33,63 +32,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import memory, results
+from benchmarks.clock import Times
 from benchmarks.networks import Network, convolutional, transformer
 from benchmarks.single import Single
+from benchmarks.stepper import RATE, SEED, Stepper, optimizer
 from oneshot.compilations import CompilationCounter
-from oneshot.strategies import Fixed
-from oneshot.train import Trainer, TrainState
-
-SEED, RATE = 0, 0.01
-optimizer = functools.partial(optax.sgd, momentum=0.9)
-
-
-@dataclasses.dataclass
-class Stepper:
-    """A trainer and its state; calling it takes a step of an arch and waits for it."""
-
-    trainer: Trainer
-    state: TrainState
-    batch: Any
-
-    @staticmethod
-    def make(network: Network, batch, execution: Any) -> Stepper:
-        first = next(iter(network.archs.values()))
-        trainer = Trainer(
-            network.net, Fixed(first), optimizer, RATE, execution=execution
-        )
-        state = trainer.init(SEED, batch[0])
-        return Stepper(trainer, state, trainer.engine.put(batch, "data"))
-
-    def __call__(self, arch) -> float:
-        """Return the seconds until the call returned, the device still working."""
-        start = time.perf_counter()
-        self.state, metrics = self.trainer.step(
-            self.state._replace(strategy=arch), self.batch
-        )
-        seconds = time.perf_counter() - start
-        jax.block_until_ready(
-            (self.state.weights, self.state.optimizer, metrics.logged)
-        )
-        return seconds
-
-
-@dataclasses.dataclass
-class Times:
-    """Samples of one side of one case, in ms."""
-
-    wall: list[float] = dataclasses.field(default_factory=list)
-    cpu: list[float] = dataclasses.field(default_factory=list)
-
-    def take(self, call: Callable[[], Any]) -> None:
-        wall, cpu = time.perf_counter(), time.process_time()
-        call()
-        self.wall.append(1e3 * (time.perf_counter() - wall))
-        self.cpu.append(1e3 * (time.process_time() - cpu))
 
 
 def alternate(calls: dict[str, Callable], repeats: int) -> dict[str, Times]:
