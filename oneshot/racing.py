@@ -89,7 +89,7 @@ class Race:
           total: Images in all.
           candidates: How many took part when the race began.
         """
-        out = ~np.isfinite(values).all(1)
+        out = np.asarray(~np.isfinite(values).all(1))
         part = -(-total // self.parts)
         n = values.shape[1] // part * part
         seen = values[:, :n].astype(np.float64) * (-1 if self.maximise else 1)
