@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from oneshot.models import Origin as Origin
     from oneshot.models import load as load
     from oneshot.models import save_model as save_model
+    from oneshot.racing import Race as Race
+    from oneshot.resources import Resources as Resources
     from oneshot.searching import Objective as Objective
     from oneshot.searching import Result as Result
     from oneshot.searching import search as search
@@ -83,6 +85,8 @@ _NAMES = {
     "layers": "Elastic Identity OneOf Stage",
     "losses": "SmoothedCrossEntropy accuracy cross_entropy",
     "models": "Origin load save_model",
+    "racing": "Race",
+    "resources": "Resources",
     "searching": "Objective Result search",
     "space": "Choice Commuting SearchSpace",
     "strategies": "Fixed Planned Strategy Uniform",

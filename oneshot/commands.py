@@ -10,14 +10,13 @@ from rich.table import Table
 
 from oneshot import quickstart as pipeline
 from oneshot.correlations import wilson_interval
-from oneshot.evaluate import Evaluator, bind
+from oneshot.evaluate import Evaluator
 from oneshot.progress import Bars
 from oneshot.resources import Resources
 from oneshot.run import Run
 from oneshot.rundir import RunDirectory
 from oneshot.searching import Objective, Result
 from oneshot.settings import RunSettings, SearchSettings
-from oneshot.trials import Trials
 
 
 def quickstart(console: Console, out: Path, seed: int) -> None:
@@ -65,26 +64,28 @@ def search(console: Console, path: Path, settings: SearchSettings) -> None:
             f"All {len(result.trials)} subnets failed to be scored, the first because: "
             f"{result.trials[0].reason}"
         )
+    console.print(_front(run, result, raced=settings.race_top is not None))
+    console.print(f"Next: oneshot extract {path}", soft_wrap=True)
+
+
+def _front(run: Run, result: Result, raced: bool) -> Table:
     both = Result(result.trials, (Objective("loss"), Objective("macs")))
     table = Table(title=f"Front of {len(result.trials)} subnets", title_justify="left")
-    for name in (
-        "subnet",
-        "multiply-adds",
-        "parameters",
-        "validation loss",
-        "accuracy",
-    ):
-        table.add_column(name, justify="left" if name == "subnet" else "right")
+    table.add_column("subnet")
+    names = ("multiply-adds", "parameters", "validation loss", "accuracy")
+    for name in (*names, "images") if raced else names:
+        table.add_column(name, justify="right")
     for trial in both.front:
+        images = (f"{trial.scores['n']:,.0f}",) if raced else ()
         table.add_row(
             run.network(trial.arch),
             f"{trial.costs['macs']:,.0f}",
             f"{trial.costs['params']:,.0f}",
             f"{trial.scores['loss']:.4f} ± {trial.scores['loss_se']:.4f}",
             f"{trial.scores['accuracy']:.1%}",
+            *images,
         )
-    console.print(table)
-    console.print(f"Next: oneshot extract {path}", soft_wrap=True)
+    return table
 
 
 def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
@@ -116,15 +117,11 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
 
 
 def _best(run: Run, max_macs: int | None) -> tuple[int, ...]:
-    bound = bind(run.evaluator, run.weights)
-    now = bound.weights_digest, bound.settings_digest
-    with Trials(run.directory.trials) as trials:
-        every = [t for t in trials.all() if t.status == "done"]
-    stored = [t for t in every if (t.weights_digest, t.settings_digest) == now]
+    stored = [t for t in run.searched() if t.status == "done"]
     if not stored:
         raise ValueError(
-            "This run has no trial that was scored by its weights as they are now. Run "
-            "`oneshot search` first, or name an arch with --arch."
+            "The last search of this run has no trial that was scored by its weights "
+            "as they are now. Run `oneshot search` first, or name an arch with --arch."
         )
     limits = {} if max_macs is None else {"macs": max_macs}
     return Result(tuple(stored), (Objective("loss"),)).best("loss", **limits).arch

@@ -75,6 +75,8 @@ class Population:
             scorer.begin(weights)
         last = self.scorers[0].num_chunks - 1
         for chunk in range(last + 1):
+            if not any(shares):  # no path was asked for, or each of them has failed
+                break
             progress = on_progress if chunk == last else _ignore
             values = self._everywhere(shares, chunk, progress)
             for path, new in values.items():

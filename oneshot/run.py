@@ -22,6 +22,7 @@ from oneshot.constraints import Constraint, Constraints
 from oneshot.costs import Costs
 from oneshot.data import Data
 from oneshot.datasets import load_data
+from oneshot.digest import digest
 from oneshot.evaluate import Evaluator, bind
 from oneshot.extraction import Model, extract
 from oneshot.factories import Factory
@@ -29,6 +30,7 @@ from oneshot.models import Origin, save_model
 from oneshot.progress import Bars, Report
 from oneshot.report import render
 from oneshot.rundir import RunDirectory, environment
+from oneshot.searched import is_current, last_trials, race_of, record
 from oneshot.searching import Objective, Result, search
 from oneshot.settings import RunSettings, SearchSettings
 from oneshot.space import Arch
@@ -122,6 +124,13 @@ class Run:
         """Scores on the validation split."""
         return Evaluator(self.supernet, self.data, engine=self.trainer.engine)
 
+    def _searching(self, settings: SearchSettings) -> Evaluator:
+        race = race_of(settings)
+        if race is None:
+            return self.evaluator
+        engine = self.trainer.engine
+        return Evaluator(self.supernet, self.data, race=race, engine=engine)
+
     @functools.cached_property
     def costs(self) -> Costs:
         """Parameters and multiply-adds."""
@@ -208,7 +217,11 @@ class Run:
         )
 
     def search(self, settings: SearchSettings) -> Result:
-        """Search by inherited weights; trials that are stored are not scored again."""
+        """Search by inherited weights; trials that are stored are not scored again.
+
+        A race is for the search alone: what is reported of a subnet that was chosen is
+        its score on all images.
+        """
         if self.state.step < self.settings.steps:
             raise ValueError(
                 f"Training stands at step {self.state.step} of {self.settings.steps}. "
@@ -228,9 +241,10 @@ class Run:
         objectives = [Objective("loss"), Objective("macs")]
         if settings.algorithm != "nsga2":
             objectives = objectives[:1]
+        evaluator = self._searching(settings)
         with self.bars.phase("compile scoring programs") as report:
-            self.evaluator.warm_up(report)
-        done = 0
+            evaluator.warm_up(report)
+        bound, done = bind(evaluator, self.weights), 0
         with (
             Trials(self.directory.trials) as trials,
             self.bars.phase("search") as report,
@@ -238,12 +252,14 @@ class Run:
 
             def on_trial(trial) -> None:
                 nonlocal done
+                if not done:  # a report of what an interrupted search left finds it
+                    self.directory.update_result(**record(bound))
                 done += 1
                 report(done, settings.budget)
 
             result = search(
                 algorithm,
-                bind(self.evaluator, self.weights),
+                bound,
                 objectives,
                 budget=settings.budget,
                 costs={"macs": self.costs.macs, "params": self.costs.params},
@@ -251,8 +267,25 @@ class Run:
                 batch=settings.batch,
                 on_trial=on_trial,
             )
-        self.directory.update_result(seconds={"search": time.perf_counter() - start})
+        self.directory.update_result(
+            seconds={"search": time.perf_counter() - start},
+            **record(bound, result.trials),
+        )
         return result
+
+    def searched(self) -> list[Trial]:
+        """Return the last search's trials; none, if by other weights or other data."""
+        result, trials = self._last_search()
+        weights = digest(self.weights)
+        now = (t for t in trials if is_current(t, result, self.evaluator, weights))
+        return list(now)
+
+    def _last_search(self) -> tuple[dict[str, Any], list[Trial]]:
+        result = self.directory.read("result.json", {})
+        if not self.directory.trials.is_file():
+            return result, []
+        with Trials(self.directory.trials) as store:
+            return result, last_trials(store.all(), result)
 
     def tuned(
         self, arch: Arch, steps: int, learning_rate: float, report: Report = _ignore
@@ -290,16 +323,11 @@ class Run:
     def report(self) -> Path:
         """Write report.html from what the directory holds."""
         directory = self.directory
-        trials: list[dict[str, Any]] = []
-        if directory.trials.is_file():
-            with Trials(directory.trials) as store:
-                stored = store.all()
-            # Scores by weights that have been trained on since are of another run.
-            trials = [_trial_row(t) for t in stored if _key(t) == _key(stored[-1])]
+        result, trials = self._last_search()
         page = render(
-            directory.read("result.json", {}),
+            result,
             metrics=directory.metrics(),
-            trials=trials,
+            trials=[_trial_row(trial) for trial in trials],
             config=directory.read("config.json", {}),
             environment=directory.read("environment.json", {}),
         )
@@ -316,10 +344,6 @@ class Run:
             parts = groups.setdefault(name.rpartition(".")[0] or name, [])
             parts.append(" ".join(filter(None, (option, values))) or "on")
         return ", ".join(" ".join(parts) for parts in groups.values())
-
-
-def _key(trial: Trial) -> tuple[str, str]:
-    return trial.weights_digest, trial.settings_digest
 
 
 def _trial_row(trial: Any) -> dict[str, Any]:

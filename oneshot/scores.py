@@ -83,6 +83,9 @@ class Scores:
           metric: Which metric.
           groups: A group's name for each example, [n].
 
+        Returns:
+          Means by group; NaN for an arch that was scored on none of its examples.
+
         Example:
           >>> accuracy = scores.by_group("accuracy", data.validate_speaker)
           >>> worst = np.min([*accuracy.values()], axis=0)
@@ -100,20 +103,30 @@ class Scores:
 
         Its keys are each metric's name (the mean), `<metric>_se` (its standard error)
         and `n` (examples); with groups also `<metric>[<group>]`, and `<metric>_lowest`
-        and `<metric>_highest` over the groups.
+        and `<metric>_highest` over the groups, of those that the arch was scored on.
 
         Args:
           groups: A group's name for each example, [n], or None.
         """
         columns = {m: self.mean(m) for m in self.examples}
         columns |= {f"{m}_se": self.standard_error(m) for m in self.examples}
-        for m in self.examples if groups is not None else ():
-            means = self.by_group(m, groups if groups is not None else ())
-            columns |= {f"{m}[{group}]": mean for group, mean in means.items()}
-            columns[f"{m}_lowest"] = np.min([*means.values()], axis=0)
-            columns[f"{m}_highest"] = np.max([*means.values()], axis=0)
         images = self.images
-        return [
+        rows: list[dict[str, float]] = [
             {**{k: float(v[i]) for k, v in columns.items()}, "n": int(images[i])}
             for i in range(len(self.archs))
         ]
+        for m in self.examples if groups is not None else ():
+            self._add_groups(rows, m, np.asarray(groups).astype(str))
+        return rows
+
+    def _add_groups(
+        self, rows: list[dict[str, float]], metric: str, groups: np.ndarray
+    ) -> None:
+        means = self.by_group(metric, groups)
+        for i, row in enumerate(rows):
+            # A race may stop before an arch saw a small group: no score, no failure.
+            seen = groups if self.scored is None else groups[self.scored[i]]
+            own = {g: float(means[str(g)][i]) for g in np.unique(seen)}
+            row |= {f"{metric}[{group}]": mean for group, mean in own.items()}
+            row[f"{metric}_lowest"] = float(np.min([*own.values()]))
+            row[f"{metric}_highest"] = float(np.max([*own.values()]))

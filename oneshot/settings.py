@@ -76,3 +76,22 @@ class SearchSettings:
     """Bound on parameters."""
     seed: int = 0
     """Decides which paths are asked for."""
+    race_top: int | None = None
+    """Stop scoring a path once it cannot be among so many best of its batch; None
+    scores each on all images. With NSGA-II, a small path of high loss may be on the
+    front by its score over fewer images."""
+    race_confidence: float = 0.95
+    """Probability that a race keeps all of the best of its batch in to the end."""
+
+    def __post_init__(self):
+        if not 0 < self.race_confidence < 1:
+            raise ValueError(
+                "`race_confidence` is a probability between 0 and 1, both excluded, "
+                f"but got {self.race_confidence}."
+            )
+        if self.race_top is not None and not 1 <= self.race_top < self.batch:
+            raise ValueError(
+                "A race is among the paths of a batch, so `race_top` is at least 1 and "
+                f"less than the batch of {self.batch}, but got {self.race_top}. Name a "
+                "smaller one, or a larger `batch`."
+            )

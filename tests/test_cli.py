@@ -1,6 +1,7 @@
 """The command line: the steps over a run directory, and bad input in plain words."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -73,6 +74,83 @@ def test_a_search_scores_no_stored_trial_again(run):
     assert after[: len(before)] == before and len(after) == 6
 
 
+@pytest.fixture(scope="module")
+def raced(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("raced") / "small"
+    shutil.copytree(run, path)
+    args = ["--budget", "6", "--batch", "6", "--race-top", "2"]
+    args += ["--race-confidence", "0.8", "--algorithm", "random"]
+    assert main(["search", str(path), *args]) == 0
+    return path, args
+
+
+def stored(path):
+    """Return the last search's trials."""
+    settings = json.loads((path / "result.json").read_text())["search"]["settings"]
+    with oneshot.Trials(path / "trials.sqlite") as trials:
+        return [t for t in trials.all() if t.settings_digest == settings]
+
+
+def test_a_search_without_a_race_says_nothing_of_one(run):
+    assert json.loads((run / "result.json").read_text())["race"] is None
+    assert "Racing" not in (run / "report.html").read_text()
+    assert len({t.scores["n"] for t in stored(run)}) == 1
+
+
+def test_a_search_that_raced_says_so(raced):
+    path, _ = raced
+    race = json.loads((path / "result.json").read_text())["race"]
+    images = race.pop("images")
+    assert race == {"top": 2, "confidence": 0.8, "parts": 4}
+    found = [int(t.scores["n"]) for t in stored(path)]
+    assert len(found) == 6 and images == {"least": min(found), "all": max(found)}
+    fewer = sum(n < max(found) for n in found)
+    page = (path / "report.html").read_text()
+    assert "among the best 2, at a confidence of 80 %" in page
+    assert f"{fewer} of 6 were scored on fewer than the {max(found)} images" in page
+
+
+def test_a_repeated_race_scores_no_stored_trial_again(raced):
+    path, args = raced
+    before = stored(path)
+    assert main(["search", str(path), *args]) == 0
+    assert stored(path) == before
+
+
+def test_the_report_is_of_the_last_search_though_its_trials_were_stored_before(
+    raced, tmp_path
+):
+    path, args = tmp_path / "copy", raced[1]
+    shutil.copytree(raced[0], path)
+    assert main(["search", str(path), "--budget", "4", "--batch", "2"]) == 0
+    page = (path / "report.html").read_text()
+    assert "Racing" not in page and "fewer images" not in page
+    assert main(["search", str(path), *args]) == 0
+    page = (path / "report.html").read_text()
+    assert "Racing" in page and "6 subnets scored" in page
+
+
+def test_the_best_of_a_race_is_extracted_with_its_score_on_all_images(raced):
+    path, _ = raced
+    best = min(stored(path), key=lambda t: t.scores["loss"])
+    assert main(["extract", str(path)]) == 0
+    (row,) = json.loads((path / "result.json").read_text())["rows"]
+    assert tuple(row["arch"]) == best.path
+    assert row["inherited_loss"] == pytest.approx(best.scores["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--race-top", "0"], "at least 1 and less than the batch of 32, but got 0"),
+        (["--race-top", "8", "--batch", "8"], "less than the batch of 8, but got 8"),
+        (["--race-confidence", "95"], "between 0 and 1, both excluded, but got 95"),
+    ],
+)
+def test_a_race_that_cannot_be_is_refused(run, capsys, args, expected):
+    assert expected in refused(capsys, "search", run, *args)
+
+
 def test_an_arch_of_the_wrong_length_is_refused(run, capsys):
     message = refused(capsys, "extract", run, "--arch", "[0, 1]")
     assert "5 option indices" in message and "(0, 1)" in message
@@ -98,8 +176,6 @@ def test_other_settings_in_the_same_directory_are_refused(run, capsys):
 
 
 def test_a_run_of_another_space_is_refused(run, tmp_path, capsys):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     config = json.loads((copy / "config.json").read_text())

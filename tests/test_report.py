@@ -98,6 +98,9 @@ def _inputs():
     }
 
 
+_REST = ("metrics", "trials", "config", "environment")
+
+
 def _render(inputs):
     return render(inputs.pop("result"), **inputs)
 
@@ -201,6 +204,52 @@ def test_failed_trials_are_counted_and_not_drawn():
     assert "2 of 15 trials gave no score" in _text(root)
     drawn = [c for c in root.iter("circle") if c.get("class") == "trial"]
     assert len(drawn) == len(inputs["trials"]) + 1  # and the one in the legend
+
+
+RACE = {"top": 10, "confidence": 0.95, "parts": 4, "images": {"least": 25, "all": 100}}
+
+
+def test_a_race_is_said_and_those_on_fewer_images_are_marked():
+    inputs = _inputs()
+    inputs["result"]["race"] = RACE
+    for i, trial in enumerate(inputs["trials"]):
+        trial["scores"]["n"] = 25 if i < 5 else 100
+    root = _check(_render(inputs))
+    text = _text(root)
+    assert "Racing was on" in text
+    assert "among the best 10, at a confidence of 95 %" in text
+    assert "5 of 12 were scored on fewer than the 100 images, on 25 at least" in text
+    hollow = [c for c in root.iter("circle") if c.get("class") == "trial fewer"]
+    assert len(hollow) == 5 + 1  # and the one in the legend
+    assert "on 25 of 100 images" in text and "scored on fewer images" in text
+    on_front = [c for c in root.iter("circle") if c.get("class") == "front fewer"]
+    assert len(on_front) == 5  # the small ones: every trial is on this front
+
+
+def test_a_race_that_stopped_nobody_says_so():
+    inputs = _inputs()
+    inputs["result"]["race"] = {**RACE, "images": {"least": 100, "all": 100}}
+    page = _render(inputs)
+    assert "Every subnet kept up" in _text(_check(page)) and "fewer images" not in page
+
+
+@pytest.mark.parametrize("race", [None, {}])
+def test_nothing_is_said_of_a_race_that_was_not(race):
+    inputs = _inputs()
+    inputs["result"]["race"] = race
+    for trial in inputs["trials"]:
+        trial["scores"]["n"] = 100
+    page = _render(inputs)
+    assert "Racing" not in page and "fewer images" not in page
+    assert not re.search(r'class="(trial|front) fewer"', page)
+
+
+@pytest.mark.parametrize("value", [None, NAN, INF, "text", True, [], {}, 10**400])
+def test_a_race_may_be_anything(value):
+    inputs = _inputs()
+    for race in (value, _poison(RACE, value), {**RACE, "images": value}):
+        inputs["result"]["race"] = race
+        _check(render(inputs["result"], **{k: inputs[k] for k in _REST}))
 
 
 def test_the_front_is_what_nothing_beats():

@@ -56,7 +56,7 @@ def render(
     parts = [
         _header(result, rows, metrics, trials),
         sections.results(rows),
-        sections.found_front(trials, rows),
+        sections.found_front(trials, rows, mapping(result.get("race"))),
         sections.trust(mapping(result.get("ranking"))),
         sections.training(metrics),
         record.failures(trials),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from oneshot.report import svg
+from oneshot.report.race import on_fewer
 from oneshot.report.scales import Scale, x_scale, y_scale
 from oneshot.report.svg import Point
 from oneshot.report.text import count, count_ticks, fixed, mapping, number, plain_ticks
@@ -36,17 +37,21 @@ def front(points: Sequence[Point]) -> list[Point]:
     return kept
 
 
-def front_figure(trials: Sequence[Row], rows: Sequence[Row]) -> str:
+def front_figure(
+    trials: Sequence[Row], rows: Sequence[Row], images: float | None = None
+) -> str:
     """Validation loss of every scored subnet over its multiply-adds.
 
     Args:
         trials: Rows of the trial store; those without finite loss are left out.
         rows: Rows of the result table, marked by their roles.
+        images: How many images there were to score; trials on fewer are drawn hollow.
+            None draws all alike.
 
     Returns:
         The chart and its legend; empty if there is nothing to draw.
     """
-    points = [p for p in map(_scored, trials) if p is not None]
+    points = [p for t in trials if (p := _scored(t, images)) is not None]
     marked = [(p, row) for row in rows if (p := _of_row(row)) is not None]
     every = [p.at for p in points] + [p.at for p, _ in marked]
     if not every:
@@ -74,12 +79,14 @@ def front_figure(trials: Sequence[Row], rows: Sequence[Row]) -> str:
         ),
         formats=(count_ticks, plain_ticks),
     )
-    return chart + _front_legend(bool(chosen), bool(others))
+    hollow = any(p.fewer for p in points)
+    return chart + _front_legend(hollow, bool(chosen), bool(others))
 
 
-def _front_legend(chosen: bool, others: bool) -> str:
+def _front_legend(hollow: bool, chosen: bool, others: bool) -> str:
     entries = [
         ("dot", "trial", "scored subnet"),
+        *[("dot", "trial fewer", "scored on fewer images")] * hollow,
         ("line", "front", "front, with standard errors"),
     ]
     entries += [("dot", "chosen", "chosen")] * chosen
@@ -97,10 +104,21 @@ def _ends(points: Sequence[Mark]) -> list[float]:
 
 def _front_marks(x: Scale, y: Scale, points: Sequence[Mark]) -> list[str]:
     best = front([p.at for p in points])
+    on_front, bars = [p for p in points if p.at in set(best)], len(points) <= MAX_BARS
     return [
-        _dots(x, y, points, "trial", bars=len(points) <= MAX_BARS),
+        *_whole_and_fewer(x, y, points, "trial", bars=bars),
         svg.step_line(x, y, best, css="front"),
-        _dots(x, y, [p for p in points if p.at in set(best)], "front", bars=True),
+        *_whole_and_fewer(x, y, on_front, "front", bars=True),
+    ]
+
+
+def _whole_and_fewer(
+    x: Scale, y: Scale, points: Sequence[Mark], css: str, *, bars: bool
+) -> list[str]:
+    kinds = ((css, False), (f"{css} fewer", True))
+    return [
+        _dots(x, y, [p for p in points if p.fewer == fewer], kind, bars=bars)
+        for kind, fewer in kinds
     ]
 
 
@@ -111,20 +129,25 @@ class Mark(NamedTuple):
         at: Its coordinates.
         error: Standard error of the second, or None.
         text: What is shown on hovering.
+        fewer: Whether it was scored on fewer images than others.
     """
 
     at: Point
     error: float | None
     text: str
+    fewer: bool = False
 
 
-def _scored(trial: Row) -> Mark | None:
+def _scored(trial: Row, images: float | None) -> Mark | None:
     scores, costs = mapping(trial.get("scores")), mapping(trial.get("costs"))
     macs, loss = number(costs.get("macs")), number(scores.get("loss"))
     if macs is None or loss is None or trial.get("status") == "failed":
         return None
     text = f"{trial.get('arch') or 'subnet'}: loss {fixed(loss)}, {count(macs)}"
-    return Mark((macs, loss), number(scores.get("loss_se")), text)
+    fewer = on_fewer(trial, images)
+    if fewer:
+        text += f", on {number(scores.get('n')):,.0f} of {images:,.0f} images"
+    return Mark((macs, loss), number(scores.get("loss_se")), text, fewer)
 
 
 def _of_row(row: Row) -> Mark | None:

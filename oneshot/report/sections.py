@@ -10,6 +10,7 @@ from typing import Any
 
 from oneshot.report import plots, svg
 from oneshot.report.blocks import missing, section, table
+from oneshot.report.race import all_images, described
 from oneshot.report.text import (
     DASH,
     count,
@@ -95,18 +96,20 @@ def _with_error(value: Any, error: Any) -> str:
     return f'{fixed(value)} <small class="muted">± {fixed(error)}</small>'
 
 
-def found_front(trials: Sequence[Row], rows: Sequence[Row]) -> str:
+def found_front(trials: Sequence[Row], rows: Sequence[Row], race: Row) -> str:
     """The front of the search.
 
     Args:
         trials: Rows of the trial store.
         rows: The result's rows.
+        race: The result's race; empty where there was none.
 
     Returns:
         HTML.
     """
     title = "What the search found"
-    figure = plots.front_figure(trials, rows) if trials else ""
+    images = all_images(race)
+    figure = plots.front_figure(trials, rows, images) if trials else ""
     if not figure:
         return section(title, missing("Nothing is scored", COMMANDS["search"]))
     done = sum(trial.get("status") != "failed" for trial in trials)
@@ -114,7 +117,8 @@ def found_front(trials: Sequence[Row], rows: Sequence[Row]) -> str:
         f"{done:,} subnets scored with inherited weights: lower and further left is "
         "better. Point at a dot for its architecture."
     )
-    return section(title, f"<figure>{figure}</figure>", note)
+    raced = f'<p class="words">{escape(described(race, trials))}</p>' if race else ""
+    return section(title, f"{raced}<figure>{figure}</figure>", note)
 
 
 def trust(ranking: Row) -> str:
