@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from oneshot.algorithms import NSGA2 as NSGA2
     from oneshot.algorithms import RandomSearch as RandomSearch
     from oneshot.algorithms import RegularizedEvolution as RegularizedEvolution
+    from oneshot.bound import bind as bind
     from oneshot.checkpoint import restore as restore
     from oneshot.checkpoint import save as save
     from oneshot.compilation_cache import (
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from oneshot.engine import Engine as Engine
     from oneshot.evaluate import Evaluator as Evaluator
     from oneshot.evaluate import Scores as Scores
-    from oneshot.evaluate import bind as bind
     from oneshot.extraction import Model as Model
     from oneshot.extraction import extract as extract
     from oneshot.factories import Factory as Factory
@@ -79,7 +79,8 @@ _NAMES = {
     "data": "Data Split",
     "diagnostics": "ranking",
     "engine": "Engine",
-    "evaluate": "Evaluator Scores bind",
+    "bound": "bind",
+    "evaluate": "Evaluator Scores",
     "factories": "Factory",
     "extraction": "Model extract",
     "layers": "Elastic Identity OneOf Stage",

@@ -17,13 +17,14 @@ import optax
 
 from oneshot import checkpoint
 from oneshot.algorithms import NSGA2, RandomSearch, RegularizedEvolution
+from oneshot.bound import bind
 from oneshot.compilation_cache import use_compilation_cache
 from oneshot.constraints import Constraint, Constraints
 from oneshot.costs import Costs
 from oneshot.data import Data
 from oneshot.datasets import load_data
 from oneshot.digest import digest
-from oneshot.evaluate import Evaluator, bind
+from oneshot.evaluate import Evaluator
 from oneshot.extraction import Model, extract
 from oneshot.factories import Factory
 from oneshot.models import Origin, save_model

@@ -9,8 +9,9 @@ from flax import nnx
 from oracle import close, same_bits
 from supernets import BY_NAME
 
+from oneshot.bound import bind
 from oneshot.data import Data
-from oneshot.evaluate import Evaluator, Scores, bind
+from oneshot.evaluate import Evaluator, Scores
 from oneshot.layers import Identity, OneOf
 from oneshot.losses import SmoothedCrossEntropy, cross_entropy
 from oneshot.resources import Resources

@@ -6,8 +6,9 @@ import pytest
 from supernets import BY_NAME
 
 from oneshot.algorithms import RandomSearch
+from oneshot.bound import bind
 from oneshot.data import Data
-from oneshot.evaluate import Evaluator, bind
+from oneshot.evaluate import Evaluator
 from oneshot.racing import Race, random_order
 from oneshot.resources import Resources
 from oneshot.scores import Scores

@@ -9,10 +9,11 @@ from oracle import same_bits
 from supernets import BY_NAME, REFERENCES
 
 from oneshot import evaluation_blocks
+from oneshot.bound import bind
 from oneshot.bounded_cache import BoundedCache, nbytes
 from oneshot.data import Data
 from oneshot.engine import Engine
-from oneshot.evaluate import Evaluator, bind
+from oneshot.evaluate import Evaluator
 from oneshot.grouping import batched_leaves, group_size
 from oneshot.layers import Identity, OneOf
 from oneshot.losses import accuracy, cross_entropy
