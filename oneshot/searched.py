@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from oneshot.evaluate import Bound, Evaluator, settings_digest
+from oneshot.bound import Bound
+from oneshot.evaluate import Evaluator, settings_digest
 from oneshot.racing import Race
 from oneshot.settings import SearchSettings
 from oneshot.trials import Trial
