@@ -15,7 +15,6 @@ from flax import nnx
 from jax import Array, lax
 
 from oneshot.nn.calibrate import (
-    calibrated_conv,
     calibrated_inverted_residual,
     calibrates,
 )
@@ -60,8 +59,6 @@ class ConvBN(nnx.Module):
         w, stride, impl = self.conv.kernel[...], self.conv.stride, self.conv.impl
         if folds(impl, (self.norm,), x, w):
             return frozen_conv(self.norm, x, w, stride, impl)
-        if calibrates(impl, (self.norm,), x, w):
-            return calibrated_conv(self.norm, x, w, stride, impl)
         return self.norm(self.conv(x))
 
 

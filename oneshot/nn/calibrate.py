@@ -2,29 +2,33 @@
 
 Statistics are those of the whole set, so the images cannot be scored a few at a time
 as they can with frozen statistics. But they are those of one channel: the hidden
-array of a block is computed a tile of channels at a time, for all images; each tile
-goes through the norm after the depthwise convolution and is added to the projection
-before the next is begun. Only that tile is ever stored.
+arrays of a block are computed a tile of channels at a time, for all images, and each
+tile is added to the projection before the next is begun.
 
-The operations have a derivative, for whoever trains with `momentum=0`: that of the
-plain ones, which then run in their place.
+The operation has a derivative, for whoever trains with `momentum=0`: that of the
+plain ones, which then run in its place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from oneshot.nn.backend import resolve
-from oneshot.nn.conv import convolve
 from oneshot.nn.depthwise import depthwise_conv, depthwise_shift
-from oneshot.nn.moments import Moments, add_group, gather, no_moments
-from oneshot.nn.norm import BatchNorm, batch_norm_train
+from oneshot.nn.norm import (
+    BatchNorm,
+    along_channels,
+    batch_norm_train,
+    batch_statistics,
+)
 from oneshot.nn.pointwise import pointwise_conv
-from oneshot.nn.tiles import image_group, stored_tile
+from oneshot.nn.tiles import whole_set_tile
 
 Norms = tuple[BatchNorm, BatchNorm, BatchNorm]
 Kernels = tuple[Array, Array, Array]
@@ -46,62 +50,6 @@ def calibrates(impl: str, norms: tuple[BatchNorm, ...], *arrays: Array) -> bool:
         and all(not n.use_running_average and n.momentum == 0.0 for n in norms)
         and all(a.dtype == jnp.float32 for a in arrays)
     )
-
-
-def calibrated_conv(
-    norm: BatchNorm, x: Array, w: Array, stride: int, impl: str
-) -> Array:
-    """Convolution, and a norm (with its ReLU) by its statistics, which are kept.
-
-    Args:
-      norm: keeps the statistics.
-      x: images, `[n, height, width, in]`.
-      w: `[in, out]` or `[kernel, kernel, in, out]`.
-      stride: of the convolution.
-      impl: see `oneshot.nn.backend.resolve`.
-
-    Returns:
-      `[n, ceil(height / stride), ceil(width / stride), out]`.
-    """
-    scale, bias = norm.affine(w.shape[-1])
-    static = (norm.epsilon, norm.relu, stride, impl)
-    results: tuple[Array, Array, Array] = _conv_norm(x, w, scale, bias, static)
-    y, mean, var = results
-    norm.update(mean, var)
-    return y
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _conv_norm(
-    x: Array, w: Array, scale: Array, bias: Array, static: tuple[float, bool, int, str]
-) -> tuple[Array, Array, Array]:
-    epsilon, relu, stride, impl = static
-    out = jax.eval_shape(lambda x: convolve(x, w, stride, impl), x)
-    images = _grouped(x, image_group(x.shape[0], out.size // x.shape[0]))
-    group, num_groups = images.shape[:2]
-
-    def convolved(i: Array, carry: tuple[Array, Moments]) -> tuple[Array, Moments]:
-        y, moments = carry
-        piece = convolve(_take(images, i), w, stride, impl)
-        return _put(y, piece, i), add_group(moments, i, _rows(piece))
-
-    y = lax.empty((group, num_groups, *out.shape[1:]), x.dtype)
-    start = y, no_moments(out.shape[-1])
-    y, moments = lax.fori_loop(0, num_groups, convolved, start)
-    mean, var = moments.mean, moments.squares / (out.size // out.shape[-1])
-    affine = _affine(mean, var, scale, bias, epsilon)
-
-    def normalized(i: Array, y: Array) -> Array:
-        return _put(y, _normalized(_take(y, i), affine, relu), i)
-
-    return lax.fori_loop(0, num_groups, normalized, y).reshape(out.shape), mean, var
-
-
-def _plain_conv_norm(
-    x: Array, w: Array, scale: Array, bias: Array, static: tuple[float, bool, int, str]
-) -> tuple[Array, Array, Array]:
-    epsilon, relu, stride, impl = static
-    return batch_norm_train(convolve(x, w, stride, impl), scale, bias, epsilon, relu)
 
 
 def calibrated_inverted_residual(
@@ -138,72 +86,47 @@ def _inverted_residual(
     x: Array, kernels: Kernels, scales: Vectors, biases: Vectors, static: Static
 ) -> tuple[Array, tuple[Statistics, ...]]:
     epsilons, stride, shortcut = static
-    n, height, width, _ = x.shape
-    kernel, _, hidden = kernels[1].shape
-    out = -(-height // stride), -(-width // stride)
-    tile = stored_tile(hidden, kernel, n * out[0] * out[1])
-    images = _grouped(x, image_group(n, height * width * tile))
-    group, num_groups = images.shape[:2]
+    expand, depthwise, project = kernels
+    hidden, out = project.shape
+    tile = whole_set_tile(hidden, depthwise.shape[0], x.size // x.shape[-1])
+    vectors = [_tiles(v, tile) for v in (*scales[:2], *biases[:2])]
+    # Each step takes the first tile of these and moves it to the end. An index that
+    # is only known at run time would keep the depthwise loop from being vectorised.
+    rotating = (_tiles(depthwise, tile), *vectors)
+    products = _tiles(expand, tile), project.reshape(-1, tile, out)
 
-    first = gather(num_groups, lambda i: _rows(_take(images, i)) @ kernels[0])
-    slope, shift = _affine(*first, scales[0], biases[0], epsilons[0])
+    def add_tile(carry: tuple[Any, Array], weights: tuple[Array, Array]):
+        rotating, y = carry
+        (depthwise, *affines), rotated = _rotate(rotating)
+        kernels = weights[0], depthwise, weights[1]
+        part, statistics = _tile(x, kernels, affines, (epsilons[:2], stride))
+        return (rotated, y + part), statistics
 
-    def add_tile(carry: tuple[Array, Array], part: tuple[Array, ...]):
-        expand, slope, shift, depthwise, scale, bias, project = part
-        weights = (expand, slope, shift, depthwise)
-        stored, second = _depthwise_of_tile(images, carry[0], weights, stride)
-        affine = _affine(*second, scale, bias, epsilons[1])
-        y = _add_projection(stored, carry[1], affine, project)
-        return (stored, y), second
-
-    stored = lax.empty((group, num_groups, *out, tile), x.dtype)
-    y = jnp.zeros((group, num_groups, *out, kernels[2].shape[1]), x.dtype)
-    columns = (kernels[0], slope, shift, kernels[1], scales[1], biases[1])
-    parts = (
-        *(_tiles_of(w, tile) for w in columns),
-        kernels[2].reshape(-1, tile, y.shape[-1]),
-    )
-    (_, y), second = lax.scan(add_tile, (stored, y), parts)
-
-    third = gather(num_groups, lambda i: _rows(_take(y, i)))
-    affine = _affine(*third, scales[2], biases[2], epsilons[2])
-
-    def normalized(i: Array, y: Array) -> Array:
-        piece = _normalized(_take(y, i), affine, False)
-        return _put(y, piece + _take(images, i) if shortcut else piece, i)
-
-    y = lax.fori_loop(0, num_groups, normalized, y).reshape(n, *out, -1)
-    return y, (first, (second[0].reshape(-1), second[1].reshape(-1)), third)
+    height, width = (-(-size // stride) for size in x.shape[1:3])
+    y = jnp.zeros((x.shape[0], height, width, out), x.dtype)
+    (_, y), tiles = lax.scan(add_tile, (rotating, y), products)
+    third = batch_statistics(y)
+    y = _normalize(y, *third, scales[2], biases[2], epsilons[2], False)
+    first, second = jax.tree.map(jnp.ravel, tiles)
+    return y + x if shortcut else y, (first, second, third)
 
 
-def _depthwise_of_tile(
-    images: Array, stored: Array, weights: tuple[Array, ...], stride: int
-) -> tuple[Array, Statistics]:
-    expand, slope, shift, depthwise = weights
-    group, num_groups, height, width, tile = stored.shape
-
-    def step(i: Array, carry: tuple[Array, Moments]) -> tuple[Array, Moments]:
-        stored, moments = carry
-        piece = pointwise_conv(_take(images, i), expand, impl="shift")
-        piece = _normalized(piece, (slope, shift), True)
-        piece = depthwise_shift(piece, depthwise, stride)
-        return _put(stored, piece, i), add_group(moments, i, _rows(piece))
-
-    start = stored, no_moments(tile)
-    stored, moments = lax.fori_loop(0, num_groups, step, start)
-    count = group * num_groups * height * width
-    return stored, (moments.mean, moments.squares / count)
-
-
-def _add_projection(
-    stored: Array, y: Array, affine: tuple[Array, Array], project: Array
-) -> Array:
-    def step(i: Array, y: Array) -> Array:
-        piece = _normalized(_take(stored, i), affine, True)
-        piece = pointwise_conv(piece, project, impl="shift")
-        return _put(y, _take(y, i) + piece, i)
-
-    return lax.fori_loop(0, stored.shape[1], step, y)
+def _tile(
+    x: Array,
+    kernels: Kernels,
+    affines: Sequence[Array],
+    static: tuple[tuple[float, ...], int],
+) -> tuple[Array, tuple[Statistics, Statistics]]:
+    # What some hidden channels add to the projection, and their statistics.
+    scale, second_scale, bias, second_bias = affines
+    epsilons, stride = static
+    y = pointwise_conv(x, kernels[0], impl="shift")
+    first = batch_statistics(y)
+    y = _normalize(y, *first, scale, bias, epsilons[0], True)
+    y = depthwise_shift(y, kernels[1], stride)
+    second = batch_statistics(y)
+    y = _normalize(y, *second, second_scale, second_bias, epsilons[1], True)
+    return pointwise_conv(y, kernels[2], impl="shift"), (first, second)
 
 
 def _plain_inverted_residual(
@@ -220,54 +143,36 @@ def _plain_inverted_residual(
     return y + x if shortcut else y, tuple(statistics)
 
 
-def _derivative_of(plain):
-    """The forward and backward of a custom derivative that is the one of `plain`."""
-
-    def forward(*args):
-        return jax.vjp(partial(plain, static=args[-1]), *args[:-1])
-
-    def backward(static, vjp, cotangents):
-        del static
-        return vjp(cotangents)
-
-    return forward, backward
+def _forward(*args):
+    return jax.vjp(partial(_plain_inverted_residual, static=args[-1]), *args[:-1])
 
 
-_conv_norm.defvjp(*_derivative_of(_plain_conv_norm))
-_inverted_residual.defvjp(*_derivative_of(_plain_inverted_residual))
+def _backward(static: Static, vjp, cotangents):
+    del static
+    return vjp(cotangents)
 
 
-def _grouped(x: Array, group: int) -> Array:
-    # Group i is images i, i + n / group, ...: a batch that is sharded over devices
-    # stays so, and each group has images of every device.
-    return x.reshape(group, x.shape[0] // group, *x.shape[1:])
+_inverted_residual.defvjp(_forward, _backward)
 
 
-def _take(stack: Array, i: Array) -> Array:
-    return lax.dynamic_index_in_dim(stack, i, 1, keepdims=False)
-
-
-def _put(stack: Array, piece: Array, i: Array) -> Array:
-    return lax.dynamic_update_index_in_dim(stack, piece, i, 1)
-
-
-def _rows(x: Array) -> Array:
-    return x.reshape(-1, x.shape[-1])
-
-
-def _tiles_of(w: Array, tile: int) -> Array:
+def _tiles(w: Array, tile: int) -> Array:
     # [..., channels] to [tiles, ..., tile]
     return jnp.moveaxis(w.reshape(*w.shape[:-1], -1, tile), -2, 0)
 
 
-def _affine(
-    mean: Array, var: Array, scale: Array, bias: Array, epsilon: float
-) -> tuple[Array, Array]:
+def _rotate(stacks: tuple[Array, ...]) -> tuple[list[Array], tuple[Array, ...]]:
+    return [s[0] for s in stacks], tuple(jnp.roll(s, -1, 0) for s in stacks)
+
+
+def _normalize(
+    x: Array,
+    mean: Array,
+    var: Array,
+    scale: Array,
+    bias: Array,
+    epsilon: float,
+    relu: bool,
+) -> Array:
     slope = scale * lax.rsqrt(var + epsilon)
-    return slope, bias - mean * slope
-
-
-def _normalized(x: Array, affine: tuple[Array, Array], relu: bool) -> Array:
-    slope, shift = (v.reshape((1,) * (x.ndim - 1) + v.shape) for v in affine)
-    y = x * slope + shift
+    y = x * along_channels(slope, x) + along_channels(bias - mean * slope, x)
     return jnp.maximum(y, 0) if relu else y
