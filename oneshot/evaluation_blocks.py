@@ -25,7 +25,7 @@ from oneshot.supernet import Tree, abstract, reachable, shapes
 class _Program(NamedTuple):
     """What tells one program of an evaluator from another."""
 
-    kind: str  # "calibrate", "evaluate" or "score"
+    kind: str  # "calibrate", "statistics", "evaluate" or "score"
     module: str
     options: tuple
     carry_id: int
@@ -64,6 +64,11 @@ class EvaluationBlocks:
             return self._call("evaluate", step, carry)(params, state, carry), state
         return self._call("calibrate", step, carry)(params, state, carry)
 
+    def statistics(self, step: Step, carry: Tree, params: Tree, state: Tree) -> Tree:
+        """Return the state that `calibrate` leaves, without computing the output."""
+        self.counts["calibrate"] += 1
+        return self._call("statistics", step, carry)(params, state, carry)
+
     def evaluate(self, step: Step, carry: Tree, params: Tree, state: Tree) -> Tree:
         """Return the block's output, with frozen statistics."""
         self.counts["evaluate"] += 1
@@ -75,12 +80,12 @@ class EvaluationBlocks:
         call = self._call("score", step, carry, targets)
         return call(params, state, carry, targets)
 
-    def calibrate_siblings(
+    def siblings_statistics(
         self, step: Step, carries: Sequence[Tree], params: Tree, state: Tree
     ) -> list[Tree]:
         """Return the statistics of one block on several inputs, by one program."""
         self.counts["calibrate"] += len(carries)
-        call = self._call("calibrate", step, carries[0], None, len(carries))
+        call = self._call("statistics", step, carries[0], None, len(carries))
         return call(params, state, list(carries))
 
     def score_siblings(
@@ -118,9 +123,12 @@ class EvaluationBlocks:
         elif which.kind == "calibrate":
             fn, trees = self._apply(which, "calibrate"), [carry]
             results = ("data", "weights")
+        elif which.kind == "statistics":
+            fn, trees = _part(self._apply(which, "calibrate"), 1), [carry]
+            results = "weights"
         else:
-            fn, trees, results = _first(self._apply(which, "eval")), [carry], "data"
-        if which.kind != "calibrate":
+            fn, trees, results = _part(self._apply(which, "eval"), 0), [carry], "data"
+        if which.kind in ("score", "evaluate"):
             fn = self._grouped(fn, which, trees)
         arguments: list[tuple[Tree, Kind]] = [
             (module.params, "weights"),
@@ -134,7 +142,7 @@ class EvaluationBlocks:
         options = (f"{k}{v}" for k, v in which.options)
         fn.__name__ = "_".join([which.module, *options, which.kind])
         compiled = self.engine.compile(key, fn, arguments, results)
-        if which.kind == "calibrate":
+        if which.kind in ("calibrate", "statistics"):
             self._check_memory(which.module, compiled, carry)
         return compiled
 
@@ -150,7 +158,7 @@ class EvaluationBlocks:
         if target is None or self.engine.mesh is not None or flags is None:
             return fn
         module, carry = self.modules[which.module], trees[0]
-        run = _first(self._apply(which, "eval"))
+        run = _part(self._apply(which, "eval"), 0)
         places = [i for i, flag in enumerate(flags) if flag]
         out = jax.eval_shape(run, module.params, module.state, carry)
         out_flags = self._flags.get(self.engine.carry_id(out))
@@ -216,13 +224,13 @@ class EvaluationBlocks:
             elif kind == "calibrate":
                 for m in sizes:
                     yield lambda s=step, c=carry, m=m: self._call(
-                        "calibrate", s, c, None, m
+                        "statistics", s, c, None, m
                     )
 
 
-def _first(apply: Callable) -> Callable:
+def _part(apply: Callable, i: int) -> Callable:
     def run(params, state, carry):
-        return apply(params, state, carry)[0]
+        return apply(params, state, carry)[i]  # XLA leaves out what the other needs
 
     return run
 
@@ -250,12 +258,12 @@ def _for_siblings(fn: Callable, kind: str) -> tuple[Callable, Any]:
     def unstack(tree, n):
         return [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(n)]
 
-    def calibrate(params, state, carries):
-        over = jax.vmap(lambda c: fn(params, state, c)[1])
+    def statistics(params, state, carries):
+        over = jax.vmap(lambda c: fn(params, state, c))
         return unstack(over(stack(carries)), len(carries))
 
     def score(params, states, carries, targets):
         over = jax.vmap(lambda s, c: fn(params, s, c, targets))
         return unstack(over(stack(states), stack(carries)), len(carries))
 
-    return (calibrate, "weights") if kind == "calibrate" else (score, "data")
+    return (statistics, "weights") if kind == "statistics" else (score, "data")

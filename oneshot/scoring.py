@@ -120,7 +120,7 @@ class Scorer:
         walk = _Walk(self, 0)
         walk.go_to(path)
         states = [node.state for node in walk.stack[1:]]
-        states.append(walk.calibrate(path, len(path) - 1, walk.stack[-1])[1])
+        states += walk.head_states([(path, walk.stack[-1])])
         self.end()
         return {s.module: state for s, state in zip(path, states, strict=True)}
 
@@ -202,7 +202,7 @@ class _Walk:
     def _score(self, leaves: Sequence[tuple[Path, _Node]]):
         step = leaves[0][0][-1]
         params = self.weights.params[step.module]
-        states = self._head_states(leaves)
+        states = self.head_states(leaves)
         carries = [node.scored for _, node in leaves]
         if len(leaves) == 1:
             values = [
@@ -215,15 +215,19 @@ class _Walk:
         for (path, _), one in zip(leaves, values, strict=True):
             yield path, one
 
-    def _head_states(self, leaves: Sequence[tuple[Path, _Node]]) -> list[Tree]:
+    def head_states(self, leaves: Sequence[tuple[Path, _Node]]) -> list[Tree]:
+        """Return the statistics of the last block of some paths that end alike."""
         step = leaves[0][0][-1]
         params, state = (part[step.module] for part in self.weights)
         carries = [node.calibration for _, node in leaves]
-        batched = len(leaves) > 1 and self.blocks.has_statistics(step)
-        if batched and all(carry is not None for carry in carries):
-            states = self.blocks.calibrate_siblings(step, carries, params, state)
+        if self.chunk:
+            states = [self.scorer._known[path] for path, _ in leaves]
+        elif carries[0] is None or not self.blocks.has_statistics(step):
+            states = [state] * len(leaves)
+        elif len(leaves) == 1:
+            states = [self.blocks.statistics(step, carries[0], params, state)]
         else:
-            states = [self.calibrate(p, len(p) - 1, node)[1] for p, node in leaves]
+            states = self.blocks.siblings_statistics(step, carries, params, state)
         for (path, _), own in zip(leaves, states, strict=True):
             self._remember(path, own)
         return states
