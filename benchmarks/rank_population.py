@@ -6,7 +6,8 @@ On NAS-Bench-Macro's space, with 256 images that recalibrate BatchNorm and 512 t
 scored. One at a time, each arch is scored in a call of its own that keeps nothing; by
 prefixes, one call scores many. Both alternate, by parts of the space that agree in
 their first two choices, or by seeds. Beside each ratio of times stands the exact one of
-multiply-adds, stem and head included (`macs_*`):
+multiply-adds, stem and head included (`macs_*`); that of times can be larger, because
+stem and first layers are shared most, and take most time for each multiply-add:
 
 - `speedup_all`: all 6,561 codes, against one call for each part of them;
 - `speedup_distinct`: the same time one at a time, against the 3,969 distinct networks;

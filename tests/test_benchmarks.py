@@ -59,6 +59,7 @@ def _images(n: int) -> tuple[np.ndarray, np.ndarray]:
     return x, rng.integers(0, 10, n).astype(np.int32)
 
 
+@pytest.mark.slow
 def test_torch_convolutional_network_agrees():
     pytest.importorskip("torch")
     from benchmarks.torch_nb_macro import TorchSupernet
