@@ -14,8 +14,10 @@ import jax
 from flax import nnx
 from jax import Array, lax
 
+from oneshot.nn.backend import resolve
 from oneshot.nn.conv import Conv, he_normal
 from oneshot.nn.fused import norm_conv
+from oneshot.nn.inverted import Weights, inverted_residual_train
 from oneshot.nn.norm import BatchNorm
 from oneshot.nn.pointwise import pointwise_conv
 
@@ -205,6 +207,20 @@ def _apply(
     depthwise_w: Array,
     project_w: Array,
 ) -> Array:
+    norms = (block.expand_norm, block.depthwise_norm, block.project_norm)
+    if resolve(block.impl) == "shift" and not block.expand_norm.use_running_average:
+        (scale1, bias1), (scale2, bias2), (scale3, bias3) = (
+            norm.affine(w.shape[-1])
+            for norm, w in zip(norms, (expand_w, depthwise_w, project_w), strict=True)
+        )
+        weights = Weights(
+            expand_w, scale1, bias1, depthwise_w, scale2, bias2, project_w, scale3, bias3
+        )
+        static = (block.stride, tuple(norm.epsilon for norm in norms))
+        y, stats = inverted_residual_train(x, weights, static)
+        for norm, found in zip(norms, stats, strict=True):
+            norm.update(*found)
+        return y + x if y.shape == x.shape else y
     y = pointwise_conv(x, expand_w, impl=block.impl)
     y = norm_conv(block.expand_norm, y, depthwise_w, block.stride, block.impl)
     y = norm_conv(block.depthwise_norm, y, project_w, impl=block.impl)
