@@ -20,7 +20,8 @@ from oneshot.nn import slabs
 from oneshot.nn.norm import batch_statistics, finish_gradients, masked_gradient, normalize
 
 # Bytes of a slab, and the fewest channels of one: products of fewer are slow.
-_SLAB_BYTES, _FEWEST = 4 << 20, 32
+import os
+_SLAB_BYTES, _FEWEST = int(os.environ.get("SB","2097152")), int(os.environ.get("FW","16"))
 
 
 class Weights(NamedTuple):
@@ -165,10 +166,15 @@ def _forward(x: Array, weights: Weights, static: Static):
         hidden = jnp.maximum(hidden * slope + w.bias1, 0)
         pad, lanes = w.depthwise.shape[1] // 2, w.depthwise.shape[-1]
         padded = slabs.pad_slab(slabs.to_slab(hidden, images, lanes), pad, pad)
-        d, mean2 = slabs.convolve(padded, w.depthwise, stride)
-        var2 = jnp.square(d).mean((1, 2, 3), keepdims=True)
+        d, level = slabs.convolve(padded, w.depthwise, stride)
+        rest = d.mean((1, 2, 3), keepdims=True)
+        var2 = jnp.square(d).mean((1, 2, 3), keepdims=True) - jnp.square(rest)
+        var2 = jnp.maximum(var2, 0)
         slope = _vector(w.scale2, d) * lax.rsqrt(var2 + epsilon2)
-        rows = slabs.to_rows(jnp.maximum(d * slope + _vector(w.bias2, d), 0))
+        mean2 = level + rest
+        rows = slabs.to_rows(
+            jnp.maximum(d * slope + (_vector(w.bias2, d) - rest * slope), 0)
+        )
         return y + rows @ w.project, (mean_x @ w.expand, var1, mean2, var2)
 
     start = jnp.zeros((num_out, weights.project.shape[1]), x.dtype)
