@@ -21,14 +21,17 @@ def apart(f: Callable[..., Result], *arrays: Array) -> Result:
 
     Args:
       f: a function of arrays.
-      *arrays: its arguments; the first has at least one element.
+      *arrays: its arguments in float32; the first is not empty.
+
+    Returns:
+      The result of `f`.
     """
-    bits = lax.bitcast_convert_type(arrays[0].reshape(-1)[0], jnp.int32)
-    # Always true, and not known to be when compiling.
     shapes = jax.eval_shape(f, *arrays)
 
     def never(*arrays: Array) -> Result:
         del arrays
         return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
+    # Always true, which the compiler does not know.
+    bits = lax.bitcast_convert_type(arrays[0].reshape(-1)[0], jnp.int32)
     return lax.cond(bits | 1 != 0, f, never, *arrays)

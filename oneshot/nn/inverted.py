@@ -9,60 +9,46 @@ computes each slab again. Measured in docs/design/0003.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from oneshot.nn import slabs
-from oneshot.nn.norm import batch_statistics, finish_gradients, masked_gradient, normalize
+from oneshot.nn.norm import (
+    Stats,
+    batch_statistics,
+    finish_gradients,
+    masked_gradient,
+    normalize,
+)
+from oneshot.nn.slab_weights import (
+    Slab,
+    Weights,
+    cut,
+    join,
+    lane_slabs,
+    row_slabs,
+    slab_width,
+)
 
-# Bytes of a slab, and the fewest channels of one: products of fewer are slow.
-import os
-_SLAB_BYTES, _FEWEST = int(os.environ.get("SB","2097152")), int(os.environ.get("FW","16"))
-
-
-class Weights(NamedTuple):
-    """Arrays of the block; a gradient or the slabs of each have the same fields.
-
-    Attributes:
-      expand: `[in, hidden]`.
-      scale1: `[hidden]`, of the norm after `expand`.
-      bias1: `[hidden]`.
-      depthwise: `[kernel, kernel, hidden]`.
-      scale2: `[hidden]`, of the norm after `depthwise`.
-      bias2: `[hidden]`.
-      project: `[hidden, out]`.
-      scale3: `[out]`, of the norm after `project`.
-      bias3: `[out]`.
-    """
-
-    expand: Array
-    scale1: Array
-    bias1: Array
-    depthwise: Array
-    scale2: Array
-    bias2: Array
-    project: Array
-    scale3: Array
-    bias3: Array
-
-
-Stats = tuple[tuple[Array, Array], tuple[Array, Array], tuple[Array, Array]]
 Static = tuple[int, tuple[float, float, float]]  # stride, epsilon of each norm
+Images = tuple[int, int, int]  # number, height, width
+_PIXELS = (1, 2, 3)  # axes of a slab over which a norm takes its statistics
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def inverted_residual_train(
     x: Array, weights: Weights, static: Static
-) -> tuple[Array, Stats]:
+) -> tuple[Array, tuple[Stats, Stats, Stats]]:
     """Expand, norm, ReLU, depthwise convolution, norm, ReLU, project, norm.
 
     Args:
       x: images, `[n, height, width, in]` in float32.
-      weights: of the convolutions and norms.
+      weights: of the convolutions and norms, in float32.
       static: the stride and each norm's epsilon.
 
     Returns:
@@ -72,55 +58,163 @@ def inverted_residual_train(
     return _forward(x, weights, static)[0]
 
 
-class _Slab(NamedTuple):
-    expand: Array  # [in, c]
-    scale1: Array  # [1, c]
-    bias1: Array
-    depthwise: Array  # [c / lanes, kernel, kernel, lanes]
-    scale2: Array
-    bias2: Array
-    project: Array  # [c, out]
+def _forward(x: Array, weights: Weights, static: Static):
+    stride, (epsilon1, epsilon2, epsilon3) = static
+    rows, mean_x = _centred(x)
+    width = slab_width(weights.expand.shape[1], rows.shape[0])
+
+    def step(y: Array, w: Slab) -> tuple[Array, tuple[Array, ...]]:
+        # `rows` has mean 0, and so has their product.
+        hidden = rows @ w.expand
+        var1 = jnp.square(hidden).mean(0, keepdims=True)
+        hidden = hidden * (w.scale1 * lax.rsqrt(var1 + epsilon1)) + w.bias1
+        padded = _padded(hidden, w, x.shape[:3])
+        z, level = slabs.convolve(padded, w.depthwise, stride)
+        rest = z.mean(_PIXELS, keepdims=True)
+        # Not of large numbers: `convolve` has taken most of the mean away.
+        var2 = jnp.square(z).mean(_PIXELS, keepdims=True) - jnp.square(rest)
+        slope = w.scale2 * lax.rsqrt(jnp.maximum(var2, 0) + epsilon2)
+        hidden = jnp.maximum(z * slope + (w.bias2 - rest * slope), 0)
+        y = y + slabs.to_rows(hidden) @ w.project
+        return y, (mean_x @ w.expand, var1, level + rest, jnp.maximum(var2, 0))
+
+    out = x.shape[0], *slabs.out_size(x.shape[1:3], stride), weights.project.shape[1]
+    start = jnp.zeros((out[0] * out[1] * out[2], out[3]), x.dtype)
+    projected, found = _scan(step, start, cut(weights, width))
+    mean1, var1, mean2, var2 = (each.reshape(-1) for each in found)
+    projected = projected.reshape(out)
+    mean3, var3 = batch_statistics(projected)
+    norm3 = mean3, lax.rsqrt(var3 + epsilon3), weights.scale3, weights.bias3
+    y = normalize(projected, *norm3, relu=False)
+    stats = (mean1, var1), (mean2, var2), (mean3, var3)
+    return (y, stats), (x, weights, projected, stats)
 
 
-def _cut(w: Weights, width: int) -> _Slab:
-    """Each weight's slabs along a first axis."""
-    inputs, hidden = w.expand.shape
-    count, lanes, kernel = hidden // width, _lanes(width), w.depthwise.shape[0]
+class _Norms(NamedTuple):
+    """What the backward knows of both hidden norms, but for scale and bias."""
 
-    def vector(v: Array) -> Array:
-        return v.reshape(count, 1, width)
+    rstd1: Array
+    grads1: Stats
+    mean2: Array
+    rstd2: Array
+    grads2: Stats
 
-    return _Slab(
-        w.expand.reshape(inputs, count, width).transpose(1, 0, 2),
-        vector(w.scale1),
-        vector(w.bias1),
-        w.depthwise.reshape(kernel, kernel, count, width // lanes, lanes).transpose(
-            2, 3, 0, 1, 4
-        ),
-        vector(w.scale2),
-        vector(w.bias2),
-        w.project.reshape(count, width, -1),
+
+def _backward(static: Static, residuals: tuple, cotangents: tuple):
+    stride, (epsilon1, epsilon2, epsilon3) = static
+    x, weights, projected, ((_, var1), (mean2, var2), (mean3, var3)) = residuals
+    g, (grads1, grads2, grads3) = cotangents
+    norm3 = mean3, lax.rsqrt(var3 + epsilon3), weights.scale3, weights.bias3
+    masked = masked_gradient((projected, *norm3), g, False, (0, 1, 2))
+    g, *grads_norm3 = finish_gradients((projected, *norm3), masked, *grads3)
+    g = g.reshape(-1, g.shape[-1])
+
+    rows, mean_x = _centred(x)
+    products = rows.T @ rows
+    width = slab_width(weights.expand.shape[1], rows.shape[0])
+
+    def step(carry: tuple[Array, ...], each: tuple[Slab, _Norms]):
+        w, norms = each
+        slope1 = w.scale1 * norms.rstd1
+        padded = _padded(rows @ (w.expand * slope1) + w.bias1, w, x.shape[:3])
+        g_hidden, *own = _project_backward(padded, g, w, norms, stride)
+        g_hidden = slabs.input_gradient(w.depthwise, g_hidden, stride, x.shape[:3])
+        g_hidden = jnp.where(
+            slabs.inside(padded, w.depthwise.shape[1] // 2) > 0, g_hidden, 0
+        )
+        g_hidden = slabs.to_rows(g_hidden)
+        carry, first = _expand_backward(
+            carry, (rows, mean_x, products), g_hidden, w, norms
+        )
+        return carry, Slab(*first, *own)
+
+    norms = _Norms(
+        row_slabs(lax.rsqrt(var1 + epsilon1), width),
+        (row_slabs(grads1[0], width), row_slabs(grads1[1], width)),
+        lane_slabs(mean2, width),
+        lane_slabs(lax.rsqrt(var2 + epsilon2), width),
+        (lane_slabs(grads2[0], width), lane_slabs(grads2[1], width)),
     )
+    start = jnp.zeros_like(rows), jnp.zeros_like(products), jnp.zeros_like(mean_x)
+    carry, found = _scan(step, start, (cut(weights, width), norms))
+    grad_x, tilts, shifts = carry
+    grad_x = (grad_x + rows @ tilts + shifts).reshape(x.shape)
+    return grad_x, join(found, *grads_norm3)
 
 
-def _lanes(width: int) -> int:
-    return width if width % slabs.LANES else slabs.LANES
+def _project_backward(
+    padded: Array, g: Array, w: Slab, norms: _Norms, stride: int
+) -> tuple[Array, ...]:
+    """From the last product's cotangent to the depthwise convolution's, padded.
+
+    Returns:
+      It, and gradients for the slab's `depthwise`, `scale2`, `bias2`, `project`.
+    """
+    z, _ = slabs.convolve(padded, w.depthwise, stride, norms.mean2)
+    slope = w.scale2 * norms.rstd2
+    hidden = jnp.maximum(z * slope + w.bias2, 0)
+    grad_project = slabs.to_rows(hidden).T @ g
+    g = slabs.to_slab(g @ w.project.T, z.shape[1:4], z.shape[-1])
+    g = jnp.where(hidden > 0, g, 0)
+    grad_bias = g.sum(_PIXELS, keepdims=True)
+    grad_scale = (g * z).sum(_PIXELS, keepdims=True) * norms.rstd2
+    grad_mean, grad_var = norms.grads2
+    num = z.shape[1] * z.shape[2] * z.shape[3]
+    tilt = (2 * grad_var - slope * norms.rstd2 * grad_scale) / num
+    shift = (grad_mean - slope * grad_bias) / num
+    edges = slabs.reach(w.depthwise.shape[1], stride)
+    g = slabs.pad_slab(slope * g + tilt * z + shift, *edges)
+    grad_depthwise = slabs.weight_gradient(padded, g, w.depthwise.shape[1], stride)
+    return g, grad_depthwise, grad_scale, grad_bias, grad_project
 
 
-def slab_width(hidden: int, num_rows: int) -> int:
-    """The largest divisor of `hidden` whose slab stays in the caches."""
-    most = max(_SLAB_BYTES // (4 * num_rows), _FEWEST)
-    fit = [d for d in range(1, hidden + 1) if hidden % d == 0 and d <= most]
-    even = [d for d in fit if d % slabs.LANES == 0]
-    return max(even or fit)
+def _expand_backward(
+    carry: tuple[Array, ...],
+    inputs: tuple[Array, Array, Array],
+    g: Array,
+    w: Slab,
+    norms: _Norms,
+) -> tuple[tuple[Array, ...], tuple[Array, Array, Array]]:
+    """From the first ReLU's cotangent to the input's and its weights' gradients.
+
+    The norm's input is `rows @ expand`, linear in `rows`. So what the norm's backward
+    takes from every pixel needs no pass over the slab: it is a matrix between the input
+    and its own cotangent, summed over slabs, and one product in the end.
+
+    Args:
+      carry: sums over slabs: the input's cotangent but for `rows @ tilts + shifts`,
+        `tilts` and `shifts`.
+      inputs: the centred input as rows, its mean, and `rows.T @ rows`.
+      g: cotangent of the norm's result.
+      w: weights of the slab.
+      norms: of the slab.
+
+    Returns:
+      The new sums, and gradients for the slab's `expand`, `scale1` and `bias1`.
+    """
+    rows, mean_x, products = inputs
+    grad_x, tilts, shifts = carry
+    slope = w.scale1 * norms.rstd1
+    grad_bias = g.sum(0, keepdims=True)
+    along = rows.T @ g
+    grad_scale = (w.expand * along).sum(0, keepdims=True) * norms.rstd1
+    grad_mean, grad_var = norms.grads1
+    tilt = (2 * grad_var - slope * norms.rstd1 * grad_scale) / rows.shape[0]
+    shift = (grad_mean - slope * grad_bias) / rows.shape[0]
+    grad_expand = along * slope + (products @ w.expand) * tilt + mean_x.T @ grad_mean
+    carry = (
+        grad_x + g @ (w.expand * slope).T,
+        tilts + (w.expand * tilt) @ w.expand.T,
+        shifts + shift @ w.expand.T,
+    )
+    return carry, (grad_expand, grad_scale, grad_bias)
 
 
-def _scan(step, carry, xs):
-    # One slab needs no loop.
-    if jax.tree.leaves(xs)[0].shape[0] > 1:
-        return lax.scan(step, carry, xs)
-    carry, ys = step(carry, jax.tree.map(lambda a: a[0], xs))
-    return carry, jax.tree.map(lambda a: a[None], ys)
+def _padded(rows: Array, w: Slab, images: Images) -> Array:
+    """ReLU of a slab's rows, as padded images."""
+    kernel, lanes = w.depthwise.shape[1], w.depthwise.shape[-1]
+    slab = slabs.to_slab(jnp.maximum(rows, 0), images, lanes)
+    return slabs.pad_slab(slab, kernel // 2, kernel // 2)
 
 
 def _centred(x: Array) -> tuple[Array, Array]:
@@ -129,150 +223,12 @@ def _centred(x: Array) -> tuple[Array, Array]:
     return rows - mean, mean
 
 
-def _row_statistics(rows: Array) -> tuple[Array, Array]:
-    mean = rows.mean(0, keepdims=True)
-    return mean, jnp.square(rows - mean).mean(0, keepdims=True)
-
-
-def _expanded(xc: Array, w: _Slab, slope: Array, images: tuple[int, int, int]) -> Array:
-    """Padded hidden images of a slab, after norm and ReLU."""
-    rows = jnp.maximum(xc @ (w.expand * slope) + w.bias1, 0)
-    pad = w.depthwise.shape[1] // 2
-    slab = slabs.to_slab(rows, images, w.depthwise.shape[-1])
-    return slabs.pad_slab(slab, pad, pad)
-
-
-def _vector(row: Array, like: Array) -> Array:
-    """`[1, c]` as `[b, 1, 1, 1, lanes]`."""
-    return row.reshape(like.shape[0], 1, 1, 1, like.shape[-1])
-
-
-def _row(vector: Array) -> Array:
-    return vector.reshape(1, -1)
-
-
-def _forward(x: Array, weights: Weights, static: Static):
-    stride, (epsilon1, epsilon2, epsilon3) = static
-    images = x.shape[:3]
-    xc, mean_x = _centred(x)
-    width = slab_width(weights.expand.shape[1], xc.shape[0])
-    size = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
-    num_out = x.shape[0] * size[0] * size[1]
-
-    def step(y, w: _Slab):
-        hidden = xc @ w.expand
-        var1 = jnp.square(hidden).mean(0, keepdims=True)
-        slope = w.scale1 * lax.rsqrt(var1 + epsilon1)
-        hidden = jnp.maximum(hidden * slope + w.bias1, 0)
-        pad, lanes = w.depthwise.shape[1] // 2, w.depthwise.shape[-1]
-        padded = slabs.pad_slab(slabs.to_slab(hidden, images, lanes), pad, pad)
-        d, level = slabs.convolve(padded, w.depthwise, stride)
-        rest = d.mean((1, 2, 3), keepdims=True)
-        var2 = jnp.square(d).mean((1, 2, 3), keepdims=True) - jnp.square(rest)
-        var2 = jnp.maximum(var2, 0)
-        slope = _vector(w.scale2, d) * lax.rsqrt(var2 + epsilon2)
-        mean2 = level + rest
-        rows = slabs.to_rows(
-            jnp.maximum(d * slope + (_vector(w.bias2, d) - rest * slope), 0)
-        )
-        return y + rows @ w.project, (mean_x @ w.expand, var1, mean2, var2)
-
-    start = jnp.zeros((num_out, weights.project.shape[1]), x.dtype)
-    projected, stats = _scan(step, start, _cut(weights, width))
-    mean1, var1, mean2, var2 = (s.reshape(-1) for s in stats)
-    projected = projected.reshape(x.shape[0], *size, -1)
-    mean3, var3 = batch_statistics(projected)
-    y = normalize(
-        projected,
-        mean3,
-        lax.rsqrt(var3 + epsilon3),
-        weights.scale3,
-        weights.bias3,
-        False,
-    )
-    stats = (mean1, var1), (mean2, var2), (mean3, var3)
-    return (y, stats), (x, weights, projected, stats)
-
-
-def _backward(static: Static, residuals, cotangents):
-    stride, (epsilon1, epsilon2, epsilon3) = static
-    x, weights, projected, ((_, var1), (mean2, var2), (mean3, var3)) = residuals
-    g, (grad_stats1, grad_stats2, grad_stats3) = cotangents
-
-    norm3 = (
-        projected, mean3, lax.rsqrt(var3 + epsilon3), weights.scale3, weights.bias3
-    )
-    masked = masked_gradient(norm3, g, False, (0, 1, 2))
-    g, grad_scale3, grad_bias3 = finish_gradients(norm3, masked, *grad_stats3)
-
-    images = x.shape[:3]
-    xc, mean_x = _centred(x)
-    num, num_out = xc.shape[0], g.size // g.shape[-1]
-    cov = xc.T @ xc
-    g = g.reshape(num_out, -1)
-    width = slab_width(weights.expand.shape[1], num)
-    kernel, pad = weights.depthwise.shape[0], weights.depthwise.shape[0] // 2
-
-    def step(carry, xs):
-        grad_x, tilts, shifts = carry
-        w, rstd1, mean2, rstd2, (gmean1, gvar1), (gmean2, gvar2) = xs
-        slope1, slope2 = w.scale1 * rstd1, w.scale2 * rstd2
-        lanes = w.depthwise.shape[-1]
-        padded = _expanded(xc, w, slope1, images)
-        d, _ = slabs.convolve(padded, w.depthwise, stride, _vector(mean2, padded))
-        slope2, bias2, rstd2 = (_vector(v, d) for v in (slope2, w.bias2, rstd2))
-        hidden = jnp.maximum(d * slope2 + bias2, 0)
-        grad_project = slabs.to_rows(hidden).T @ g
-        gm = slabs.to_slab(g @ w.project.T, d.shape[1:4], lanes)
-        gm = jnp.where(hidden > 0, gm, 0)
-        grad_bias2 = gm.sum((1, 2, 3), keepdims=True)
-        grad_scale2 = (gm * d).sum((1, 2, 3), keepdims=True) * rstd2
-        tilt = (2 * _vector(gvar2, d) - slope2 * rstd2 * grad_scale2) / num_out
-        shift = (_vector(gmean2, d) - slope2 * grad_bias2) / num_out
-        low, high = slabs.reach(kernel, stride)
-        gd = slabs.pad_slab(slope2 * gm + tilt * d + shift, low, high)
-        grad_depthwise = slabs.weight_gradient(padded, gd, low, high, kernel, stride)
-        gm = slabs.input_gradient(w.depthwise, gd, stride, images)
-        gm = slabs.to_rows(jnp.where(slabs.inside(padded, pad, pad) > 0, gm, 0))
-        grad_bias1 = gm.sum(0, keepdims=True)
-        along = xc.T @ gm
-        grad_scale1 = (w.expand * along).sum(0, keepdims=True) * rstd1
-        tilt = (2 * gvar1 - slope1 * rstd1 * grad_scale1) / num
-        shift = (gmean1 - slope1 * grad_bias1) / num
-        grad_expand = along * slope1 + (cov @ w.expand) * tilt + mean_x.T @ gmean1
-        carry = (
-            grad_x + gm @ (w.expand * slope1).T,
-            tilts + (w.expand * tilt) @ w.expand.T,
-            shifts + shift @ w.expand.T,
-        )
-        return carry, (
-            grad_expand, grad_scale1, grad_bias1, grad_depthwise, _row(grad_scale2), _row(grad_bias2), grad_project,
-        )
-
-    def vector(v):
-        return v.reshape(-1, 1, width)
-
-    start = (jnp.zeros_like(xc), jnp.zeros_like(cov), jnp.zeros_like(mean_x))
-    xs = (
-        _cut(weights, width),
-        vector(lax.rsqrt(var1 + epsilon1)),
-        vector(mean2),
-        vector(lax.rsqrt(var2 + epsilon2)),
-        tuple(map(vector, grad_stats1)),
-        tuple(map(vector, grad_stats2)),
-    )
-    (grad_x, tilts, shifts), grads = _scan(step, start, xs)
-    grad_x = grad_x + xc @ tilts + shifts
-    e, s1, b1, dw, s2, b2, p = grads
-    grad = Weights(
-        e.transpose(1, 0, 2).reshape(weights.expand.shape),
-        s1.reshape(-1), b1.reshape(-1),
-        dw.transpose(2, 3, 0, 1, 4).reshape(weights.depthwise.shape),
-        s2.reshape(-1), b2.reshape(-1),
-        p.reshape(weights.project.shape),
-        grad_scale3, grad_bias3,
-    )
-    return grad_x.reshape(x.shape), grad
+def _scan(step: Callable, carry: Any, slabs: Any) -> tuple[Any, Any]:
+    if jax.tree.leaves(slabs)[0].shape[0] > 1:
+        return lax.scan(step, carry, slabs)
+    # One slab needs no loop.
+    carry, found = step(carry, jax.tree.map(lambda leaf: leaf[0], slabs))
+    return carry, jax.tree.map(lambda leaf: leaf[None], found)
 
 
 inverted_residual_train.defvjp(_forward, _backward)

@@ -1,4 +1,4 @@
-"""Depthwise convolution of a slab: a few channels of the whole batch, in `[b, n, h, w, 16]`.
+"""Depthwise convolution of a slab: a few channels of all images, `[b, n, h, w, 16]`.
 
 Sixteen channels are the innermost axis, so that what a loop over pixels reads again,
 the kernel and a window of the image, stays in a CPU's first cache: with all channels
@@ -11,17 +11,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from oneshot.nn.apart import apart
 
-LANES = 16
 # Beyond about a hundred memory accesses LLVM gives up on vectorising a loop.
 _MAX_TERMS = 64
 # So many sums are written out; beyond, a loop over the rows adds them up.
-_MAX_CHUNKS = 4
+_MAX_STRIPS = 4
 
 
 def to_slab(rows: Array, images: tuple[int, int, int], lanes: int) -> Array:
@@ -43,13 +43,21 @@ def pad_slab(slab: Array, low: int, high: int) -> Array:
     return lax.pad(slab, zero, [none, none, edge, edge, none])
 
 
-def inside(padded: Array, low: int, high: int) -> Array:
-    """What `pad_slab` padded."""
+def inside(padded: Array, low: int, high: int | None = None) -> Array:
+    """What `pad_slab` padded; `high` is `low` if not given."""
     _, _, height, width, _ = padded.shape
-    return _window(padded, low, low, (height - low - high, width - low - high), 1)
+    both = low + (low if high is None else high)
+    return _window(padded, low, low, (height - both, width - both), 1)
 
 
-def convolve(padded: Array, w: Array, stride: int, level: Array | None = None):
+def out_size(size: Sequence[int], stride: int) -> tuple[int, int]:
+    """Height and width after a convolution that pads by half of its kernel."""
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
+def convolve(
+    padded: Array, w: Array, stride: int, level: Array | None = None
+) -> tuple[Array, Array]:
     """Depthwise convolution of a padded slab, less a level for each channel.
 
     Args:
@@ -65,7 +73,8 @@ def convolve(padded: Array, w: Array, stride: int, level: Array | None = None):
       `[b, n, ceil(h / stride), ceil(w / stride), lanes]`, and the level.
     """
     kernel = w.shape[1]
-    out = tuple(-(-(size - kernel + 1) // stride) for size in padded.shape[2:4])
+    _, _, height, width, _ = padded.shape
+    out = out_size((height - kernel + 1, width - kernel + 1), stride)
 
     def sums(w: Array, padded: Array) -> Array:
         return _total(
@@ -112,13 +121,17 @@ def input_gradient(
     _, height, width = images
     kernel, pad = w.shape[1], w.shape[1] // 2
     low, _ = reach(kernel, stride)
-    steps = -(-height // stride), -(-width // stride)
+    steps = out_size((height, width), stride)
 
     def kind(w: Array, g: Array, a: int, b: int) -> Array:
         # Pixel a + stride * t meets tap i of output t + (a + pad - i) / stride.
         return _total(
             _window(
-                g, low + (a + pad - i) // stride, low + (b + pad - j) // stride, steps, 1
+                g,
+                low + (a + pad - i) // stride,
+                low + (b + pad - j) // stride,
+                steps,
+                1,
             )
             * _tap(w, i, j)
             for i in range((a + pad) % stride, kernel, stride)
@@ -133,9 +146,7 @@ def input_gradient(
     if stride == 1:
         return found[0][0]
     full = jnp.stack([jnp.stack(columns, 4) for columns in found], 3)
-    full = full.reshape(
-        *g.shape[:2], steps[0] * stride, steps[1] * stride, g.shape[-1]
-    )
+    full = full.reshape(*g.shape[:2], steps[0] * stride, steps[1] * stride, g.shape[-1])
     return full[:, :, :height, :width]
 
 
@@ -145,51 +156,53 @@ def reach(kernel: int, stride: int) -> tuple[int, int]:
     return -((pad - kernel + 1) // stride), (stride - 1 + pad) // stride
 
 
-def weight_gradient(
-    padded: Array, g: Array, low: int, high: int, kernel: int, stride: int
-) -> Array:
-    """Gradient for the weights: `[b, kernel, kernel, lanes]`.
+def weight_gradient(padded: Array, g: Array, kernel: int, stride: int) -> Array:
+    """Gradient for the weights, `[b, kernel, kernel, lanes]`.
 
     For each pixel of the cotangent the window that it saw; additions written out over
     many pixels become one vectorised loop over the channels.
+
+    Args:
+      padded: the convolution's input.
+      g: cotangent of its output, padded by `reach`.
+      kernel: size of the kernel.
+      stride: of the convolution.
     """
-    g = inside(g, low, high)
-    height, width = g.shape[2:4]
-    columns = -(-width // _MAX_TERMS)
-    wide = -(-width // columns)
-    rows = max(1, _MAX_TERMS // width)
-    parts = [(j, min(wide, width - j)) for j in range(0, width, wide)]
-
-    def sums(padded: Array, g: Array, top: int, rows: int) -> list[Array]:
-        return [
-            _sum_of_windows(padded, g, (top, left), (rows, count), kernel, stride)
-            for left, count in parts
-        ]
-
-    def terms(padded: Array, g: Array) -> list[Array]:
-        if -(-height // rows) * columns > _MAX_CHUNKS:
-            return _loop(sums, padded, g, kernel, stride, len(parts))
-        tops = range(0, height, rows)
-        found = [sums(padded, g, top, min(rows, height - top)) for top in tops]
-        return [term for some in found for term in some]
+    g = inside(g, *reach(kernel, stride))
 
     # XLA would fuse the sum over images with the products, and vectorise neither.
     def total(*terms: Array) -> Array:
-        return sum(term.sum(1) for term in terms)
+        return _total(term.sum(1) for term in terms)
 
-    return apart(total, *apart(terms, padded, g))
+    return apart(total, *apart(partial(_terms, kernel, stride), padded, g))
 
 
-def _loop(sums, padded, g, kernel, stride, num_parts):
-    def step(row, totals):
-        strip = lax.dynamic_slice_in_dim(padded, row * stride, kernel, 2)
+def _terms(kernel: int, stride: int, padded: Array, g: Array) -> list[Array]:
+    """Arrays `[b, n, kernel, kernel, lanes]`, whose sum is each image's gradient."""
+    height, width = g.shape[2:4]
+    wide = -(-width // -(-width // _MAX_TERMS))
+    columns = [(left, min(wide, width - left)) for left in range(0, width, wide)]
+    high = max(1, _MAX_TERMS // width)
+
+    def strip(padded: Array, g: Array, top: int, height: int) -> list[Array]:
+        return [
+            _sum_of_windows(padded, g, (top, left), (height, count), kernel, stride)
+            for left, count in columns
+        ]
+
+    if -(-height // high) * len(columns) <= _MAX_STRIPS:
+        tops = range(0, height, high)
+        strips = [strip(padded, g, top, min(high, height - top)) for top in tops]
+        return [term for terms in strips for term in terms]
+
+    def step(row: Array, totals: list[Array]) -> list[Array]:
+        rows = lax.dynamic_slice_in_dim(padded, row * stride, kernel, 2)
         pixels = lax.dynamic_slice_in_dim(g, row, 1, 2)
-        new = sums(strip, pixels, 0, 1)
+        new = strip(rows, pixels, 0, 1)
         return [total + term for total, term in zip(totals, new, strict=True)]
 
-    blocks, n, height, _, lanes = g.shape
-    start = jnp.zeros((blocks, n, kernel, kernel, lanes), g.dtype)
-    return lax.fori_loop(0, height, step, [start] * num_parts)
+    start = jnp.zeros((*g.shape[:2], kernel, kernel, g.shape[-1]), g.dtype)
+    return lax.fori_loop(0, height, step, [start] * len(columns))
 
 
 def _sum_of_windows(
