@@ -36,7 +36,7 @@ from oneshot.nn.slab_weights import (
 )
 
 Static = tuple[int, tuple[float, float, float]]  # stride, epsilon of each norm
-Images = tuple[int, int, int]  # number, height, width
+Images = tuple[int, ...]  # number, height, width
 _PIXELS = (1, 2, 3)  # axes of a slab over which a norm takes its statistics
 
 

@@ -1,4 +1,4 @@
-"""An inverted residual's weights, cut into slabs of hidden channels and put together."""
+"""An inverted residual's weights, cut into slabs of hidden channels and rejoined."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _MAX_TERMS = 64
 _MAX_STRIPS = 4
 
 
-def to_slab(rows: Array, images: tuple[int, int, int], lanes: int) -> Array:
+def to_slab(rows: Array, images: tuple[int, ...], lanes: int) -> Array:
     """`[n * h * w, c]` to `[c / lanes, n, h, w, lanes]`."""
     return rows.reshape(*images, -1, lanes).transpose(3, 0, 1, 2, 4)
 
@@ -101,9 +101,7 @@ def _some(slab: Array) -> Array:
     return slab.reshape(blocks, n // step, step, *rest)[:, :, 0]
 
 
-def input_gradient(
-    w: Array, g: Array, stride: int, images: tuple[int, int, int]
-) -> Array:
+def input_gradient(w: Array, g: Array, stride: int, images: tuple[int, ...]) -> Array:
     """Gradient for the slab before its padding.
 
     Each of the `stride ** 2` kinds of pixel, by its place within a step, has taps of
