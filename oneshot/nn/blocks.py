@@ -11,18 +11,19 @@ Architecture Sampling with Monte-Carlo Tree Search, arXiv:2103.11922 (the benchm
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from oneshot.nn.calibrate import (
-    calibrated_inverted_residual,
-    calibrates,
-)
+from oneshot.nn.backend import resolve
+from oneshot.nn.calibrate import calibrated_inverted_residual, calibrates
 from oneshot.nn.conv import Conv, he_normal
 from oneshot.nn.frozen import folds, frozen_conv, frozen_inverted_residual
 from oneshot.nn.fused import norm_conv
+from oneshot.nn.inverted import inverted_residual_train
 from oneshot.nn.norm import BatchNorm
 from oneshot.nn.pointwise import pointwise_conv
+from oneshot.nn.slab_weights import Weights
 
 
 class ConvBN(nnx.Module):
@@ -217,11 +218,38 @@ def _apply(
     kernels = (expand_w, depthwise_w, project_w)
     if calibrates(block.impl, norms, x, *kernels):
         return calibrated_inverted_residual(norms, x, kernels, block.stride)
+    batch_statistics = not block.expand_norm.use_running_average
+    single = x.dtype == expand_w.dtype == jnp.float32
     if folds(block.impl, norms, x, *kernels):
         y = frozen_inverted_residual(norms, x, kernels, block.stride, block.impl)
+    elif resolve(block.impl) == "shift" and batch_statistics and single:
+        y = _by_slabs(block, x, expand_w, depthwise_w, project_w)
     else:
         y = pointwise_conv(x, expand_w, impl=block.impl)
         y = norm_conv(block.expand_norm, y, depthwise_w, block.stride, block.impl)
         y = norm_conv(block.depthwise_norm, y, project_w, impl=block.impl)
         y = block.project_norm(y)
     return y + x if y.shape == x.shape else y
+
+
+def _by_slabs(
+    block: InvertedResidual | ElasticInvertedResidual,
+    x: Array,
+    expand_w: Array,
+    depthwise_w: Array,
+    project_w: Array,
+) -> Array:
+    norms = (block.expand_norm, block.depthwise_norm, block.project_norm)
+    kernels = (expand_w, depthwise_w, project_w)
+    (scale1, bias1), (scale2, bias2), (scale3, bias3) = (
+        norm.affine(w.shape[-1]) for norm, w in zip(norms, kernels, strict=True)
+    )
+    weights = Weights(
+        expand_w, scale1, bias1, depthwise_w, scale2, bias2, project_w, scale3, bias3
+    )
+    epsilons = tuple(norm.epsilon for norm in norms)
+    result: tuple = inverted_residual_train(x, weights, (block.stride, epsilons))
+    y, stats = result
+    for norm, found in zip(norms, stats, strict=True):
+        norm.update(*found)
+    return y
