@@ -138,7 +138,9 @@ def _plain_inverted_residual(
     for conv, w, scale, bias, epsilon, relu in zip(
         convs, kernels, scales, biases, epsilons, (True, True, False), strict=True
     ):
-        results: Any = batch_norm_train(conv(y, w), scale, bias, epsilon, relu)
+        results: tuple[Array, Array, Array] = batch_norm_train(
+            conv(y, w), scale, bias, epsilon, relu
+        )
         y, mean, var = results
         statistics.append((mean, var))
     return y + x if shortcut else y, tuple(statistics)
