@@ -65,10 +65,9 @@ def _forward(x: Array, weights: Weights, static: Static):
 
     def step(y: Array, w: Slab) -> tuple[Array, tuple[Array, ...]]:
         # `rows` has mean 0, and so has their product.
-        hidden = rows @ w.expand
-        var1 = jnp.square(hidden).mean(0, keepdims=True)
-        hidden = hidden * (w.scale1 * lax.rsqrt(var1 + epsilon1)) + w.bias1
-        padded = _padded(hidden, w, x.shape[:3])
+        expanded = rows @ w.expand
+        var1 = jnp.square(expanded).mean(0, keepdims=True)
+        padded = _padded(expanded, lax.rsqrt(var1 + epsilon1), w, x.shape[:3])
         z, level = slabs.convolve(padded, w.depthwise, stride)
         rest = z.mean(_PIXELS, keepdims=True)
         # Not of large numbers: `convolve` has taken most of the mean away.
@@ -102,7 +101,8 @@ class _Norms(NamedTuple):
 
 def _backward(static: Static, residuals: tuple, cotangents: tuple):
     stride, (epsilon1, epsilon2, epsilon3) = static
-    x, weights, projected, ((_, var1), (mean2, var2), (mean3, var3)) = residuals
+    x, weights, projected, stats = residuals
+    (_, var1), (mean2, var2), (mean3, var3) = stats
     g, (grads1, grads2, grads3) = cotangents
     norm3 = mean3, lax.rsqrt(var3 + epsilon3), weights.scale3, weights.bias3
     masked = masked_gradient((projected, *norm3), g, False, (0, 1, 2))
@@ -110,23 +110,19 @@ def _backward(static: Static, residuals: tuple, cotangents: tuple):
     g = g.reshape(-1, g.shape[-1])
 
     rows, mean_x = _centred(x)
-    products = rows.T @ rows
     width = slab_width(weights.expand.shape[1], rows.shape[0])
 
-    def step(carry: tuple[Array, ...], each: tuple[Slab, _Norms]):
+    def step(grad_x: Array, each: tuple[Slab, _Norms]):
         w, norms = each
-        slope1 = w.scale1 * norms.rstd1
-        padded = _padded(rows @ (w.expand * slope1) + w.bias1, w, x.shape[:3])
+        expanded = rows @ w.expand
+        padded = _padded(expanded, norms.rstd1, w, x.shape[:3])
         g_hidden, *own = _project_backward(padded, g, w, norms, stride)
         g_hidden = slabs.input_gradient(w.depthwise, g_hidden, stride, x.shape[:3])
-        g_hidden = jnp.where(
-            slabs.inside(padded, w.depthwise.shape[1] // 2) > 0, g_hidden, 0
-        )
-        g_hidden = slabs.to_rows(g_hidden)
-        carry, first = _expand_backward(
-            carry, (rows, mean_x, products), g_hidden, w, norms
-        )
-        return carry, Slab(*first, *own)
+        alive = slabs.inside(padded, w.depthwise.shape[1] // 2) > 0
+        g_hidden = slabs.to_rows(jnp.where(alive, g_hidden, 0))
+        g_hidden, *norm1 = _norm_backward(expanded, g_hidden, w, norms)
+        grad_expand = rows.T @ g_hidden + mean_x.T @ norms.grads1[0]
+        return grad_x + g_hidden @ w.expand.T, Slab(grad_expand, *norm1, *own)
 
     norms = _Norms(
         row_slabs(lax.rsqrt(var1 + epsilon1), width),
@@ -135,11 +131,9 @@ def _backward(static: Static, residuals: tuple, cotangents: tuple):
         lane_slabs(lax.rsqrt(var2 + epsilon2), width),
         (lane_slabs(grads2[0], width), lane_slabs(grads2[1], width)),
     )
-    start = jnp.zeros_like(rows), jnp.zeros_like(products), jnp.zeros_like(mean_x)
-    carry, found = _scan(step, start, (cut(weights, width), norms))
-    grad_x, tilts, shifts = carry
-    grad_x = (grad_x + rows @ tilts + shifts).reshape(x.shape)
-    return grad_x, join(found, *grads_norm3)
+    each = cut(weights, width), norms
+    grad_x, found = _scan(step, jnp.zeros_like(rows), each)
+    return grad_x.reshape(x.shape), join(found, *grads_norm3)
 
 
 def _project_backward(
@@ -168,53 +162,24 @@ def _project_backward(
     return g, grad_depthwise, grad_scale, grad_bias, grad_project
 
 
-def _expand_backward(
-    carry: tuple[Array, ...],
-    inputs: tuple[Array, Array, Array],
-    g: Array,
-    w: Slab,
-    norms: _Norms,
-) -> tuple[tuple[Array, ...], tuple[Array, Array, Array]]:
-    """From the first ReLU's cotangent to the input's and its weights' gradients.
-
-    The norm's input is `rows @ expand`, linear in `rows`. So what the norm's backward
-    takes from every pixel needs no pass over the slab: it is a matrix between the input
-    and its own cotangent, summed over slabs, and one product in the end.
-
-    Args:
-      carry: sums over slabs: the input's cotangent but for `rows @ tilts + shifts`,
-        `tilts` and `shifts`.
-      inputs: the centred input as rows, its mean, and `rows.T @ rows`.
-      g: cotangent of the norm's result.
-      w: weights of the slab.
-      norms: of the slab.
-
-    Returns:
-      The new sums, and gradients for the slab's `expand`, `scale1` and `bias1`.
-    """
-    rows, mean_x, products = inputs
-    grad_x, tilts, shifts = carry
+def _norm_backward(
+    expanded: Array, g: Array, w: Slab, norms: _Norms
+) -> tuple[Array, Array, Array]:
+    """From the first norm's cotangent to its input's and its own gradients."""
     slope = w.scale1 * norms.rstd1
     grad_bias = g.sum(0, keepdims=True)
-    along = rows.T @ g
-    grad_scale = (w.expand * along).sum(0, keepdims=True) * norms.rstd1
+    grad_scale = (g * expanded).sum(0, keepdims=True) * norms.rstd1
     grad_mean, grad_var = norms.grads1
-    tilt = (2 * grad_var - slope * norms.rstd1 * grad_scale) / rows.shape[0]
-    shift = (grad_mean - slope * grad_bias) / rows.shape[0]
-    grad_expand = along * slope + (products @ w.expand) * tilt + mean_x.T @ grad_mean
-    carry = (
-        grad_x + g @ (w.expand * slope).T,
-        tilts + (w.expand * tilt) @ w.expand.T,
-        shifts + shift @ w.expand.T,
-    )
-    return carry, (grad_expand, grad_scale, grad_bias)
+    tilt = (2 * grad_var - slope * norms.rstd1 * grad_scale) / g.shape[0]
+    shift = (grad_mean - slope * grad_bias) / g.shape[0]
+    return slope * g + tilt * expanded + shift, grad_scale, grad_bias
 
 
-def _padded(rows: Array, w: Slab, images: Images) -> Array:
-    """ReLU of a slab's rows, as padded images."""
+def _padded(expanded: Array, rstd: Array, w: Slab, images: Images) -> Array:
+    """Norm and ReLU of a slab's rows, as padded images."""
     kernel, lanes = w.depthwise.shape[1], w.depthwise.shape[-1]
-    slab = slabs.to_slab(jnp.maximum(rows, 0), images, lanes)
-    return slabs.pad_slab(slab, kernel // 2, kernel // 2)
+    rows = jnp.maximum(expanded * (w.scale1 * rstd) + w.bias1, 0)
+    return slabs.pad_slab(slabs.to_slab(rows, images, lanes), kernel // 2, kernel // 2)
 
 
 def _centred(x: Array) -> tuple[Array, Array]:

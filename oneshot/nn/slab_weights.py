@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jax import Array
 
 # Channels of the innermost axis of a slab, see `oneshot.nn.slabs`.
-LANES = 16
+LANES = 32
 # Bytes of a slab, and the fewest channels of one. A program works on several slabs at
 # once, which should fit into the caches and stay below the 32 MiB from which on the C
 # library maps memory anew at each call.

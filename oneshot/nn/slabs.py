@@ -1,7 +1,7 @@
-"""Depthwise convolution of a slab: a few channels of all images, `[b, n, h, w, 16]`.
+"""Depthwise convolution of a slab: a few channels of all images, `[b, n, h, w, lanes]`.
 
-Sixteen channels are the innermost axis, so that what a loop over pixels reads again,
-the kernel and a window of the image, stays in a CPU's first cache: with all channels
+At most 32 channels are innermost, so that what a loop over pixels reads again, the
+kernel and a window of the image, stays in a CPU's first cache: with all channels
 innermost, a 5x5 kernel of 384 alone is 38 kB, and every product waits for the second
 cache. Measured in docs/design/0003.
 """
