@@ -84,6 +84,7 @@ def test_torch_convolutional_network_agrees():
     np.testing.assert_allclose(training_loss(weights, x, y), theirs, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_torch_decoder_agrees():
     pytest.importorskip("torch")
     from benchmarks.torch_decoder import TorchDecoder

@@ -203,7 +203,9 @@ def test_same_seed_gives_the_same_bits_in_another_trainer(mixed):
 
 
 SUBNETS = [row("nb_macro", 1000, quick=False)]
-SUBNETS += [row(name, 30) for name in BY_NAME if name != "nb_macro"]
+SUBNETS += [
+    row(name, 30, quick=name != "tiny") for name in BY_NAME if name != "nb_macro"
+]
 
 
 @pytest.mark.parametrize("case, subnets", SUBNETS, indirect=["case"])

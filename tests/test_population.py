@@ -96,7 +96,7 @@ def case():
     return reference, net, reference.weights(net), reference.data(n=30)
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_scores_do_not_depend_on_the_number_of_devices(case, count):
     reference, net, weights, data = case
     archs = reference.archs(net, 12)
@@ -117,6 +117,7 @@ def test_scores_do_not_depend_on_the_number_of_devices(case, count):
     assert spread.counts["score"] == alone.counts["score"]
 
 
+@pytest.mark.slow
 def test_chunks_and_devices_go_together(case):
     reference, net, weights, data = case
     archs = reference.archs(net, 9)

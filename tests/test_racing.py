@@ -283,6 +283,7 @@ def test_the_memory_for_a_part_does_not_change_who_is_out(field):
     np.testing.assert_array_equal(images == 240, field.raced.images == 240)
 
 
+@pytest.mark.slow
 def test_devices_drop_the_same_candidates(field):
     spread = Evaluator(
         field.net,

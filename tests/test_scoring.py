@@ -38,7 +38,14 @@ class Case:
         return Evaluator(self.net, self.data, resources=resources, **options)
 
 
-@pytest.fixture(scope="module", params=[r.name for r in REFERENCES])
+SLOW = ("nb_macro", "tiny", "transformer")  # to compile
+CASES = [
+    pytest.param(r.name, marks=[pytest.mark.slow] if r.name in SLOW else [])
+    for r in REFERENCES
+]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def case(request):
     return Case(BY_NAME[request.param])
 
