@@ -15,17 +15,19 @@ stem and first layers are shared most, and take most time for each multiply-add:
 - `speedup_random`: 50 random codes, 3 seeds.
 
 One at a time the 3,969 networks are timed whole; the other 2,592 codes, which are equal
-to one of those, on a sample, scaled by multiply-adds. Losses of both are compared over
-all networks (`max_difference`, relative), and an image may be classified otherwise only
-where its two largest logits are within 1e-4 (`max_margin`). `blocks_*` are the blocks
+to one of those, on a sample, scaled by multiply-adds. `--alone N` times only N networks
+of each of the nine parts so, scales by multiply-adds, and compares the losses of the
+rest on few images. Losses of both are compared over all networks (`max_difference`,
+relative), and an image may be classified otherwise only where its two largest logits
+are within 1e-4 (`max_margin`). `blocks_*` are the blocks
 that scoring evaluated for the scored images, stem and head not among them.
 `recalibration_share` is the part of the programs' time that calibration takes, measured
 in a pass of its own that waits for each program; 256 / 768 of the images are its.
 
 Bars: speedup_all >= 3.5, speedup_distinct >= 5.8, speedup_generation >= 1.8,
-speedup_random >= 1.3, max_difference <= 1e-5, recalibration_share <= 0.4. It scores as
-much as 8,000 archs one at a time; `--quick`, to try it out, takes a narrow network and
-a few parts of the space.
+speedup_random >= 1.3, max_difference <= 1e-5, recalibration_share <= 0.4. An hour on
+two cores, a third of it with `--alone 60`; `--quick`, to try it out, takes a narrow
+network and a few parts of the space.
 """
 
 from __future__ import annotations
@@ -47,18 +49,19 @@ from benchmarks.clock import Times, compared, scaled
 from benchmarks.evaluators import KINDS, timed_engine, uncached
 from benchmarks.generation import generation, random_codes
 from benchmarks.pairs import parents_loss
+from benchmarks.parts import Part, space_parts
 from benchmarks.peaks import fraction_of_peak, shown
 from benchmarks.scored import Scored, margin
-from benchmarks.slices import by_first_choices
 from benchmarks.work import Work
 from oneshot.data import Data
 from oneshot.evaluate import Evaluator
 from oneshot.losses import cross_entropy
-from oneshot.space import Arch, SearchSpace
+from oneshot.space import Arch
 from oneshot.spaces import nb_macro
 from oneshot.supernet import Supernet, Weights
 
 SEED = 0
+_FEW = (16, 16)  # images that calibrate and that are scored where only losses count
 _NARROW = {"width": 0.25, "hidden": 64}
 _BARS = {"all": 3.5, "distinct": 5.8, "generation": 1.8, "random": 1.3}
 
@@ -113,55 +116,17 @@ class Setup:
         return float(max(gaps, default=0.0))
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Codes that agree in their first choices.
-
-    Attributes:
-      codes: All of them.
-      distinct: Those that are their own canonical arch.
-      sample: Some of the others.
-    """
-
-    codes: list[Arch]
-    distinct: list[Arch]
-    sample: list[Arch]
-
-    @staticmethod
-    def make(space: SearchSpace, codes: list[Arch], num_sampled: int) -> Part:
-        """Sort out which codes are distinct, and draw some of the others."""
-        distinct = [code for code in codes if space.canonical(code) == code]
-        others = sorted(set(codes) - set(distinct))
-        rng = np.random.default_rng([SEED, 6, *codes[0]])
-        chosen = rng.permutation(len(others))[:num_sampled]
-        return Part(codes, distinct, [others[i] for i in chosen])
-
-    def factors(self, work: Work) -> list[float]:
-        """Return what makes the times of three thirds and of the sample that of all."""
-        others = set(self.codes) - set(self.distinct)
-        share = work.alone(others).macs / work.alone(self.sample).macs
-        return [1, 1, 1, share]
-
-
-def space_parts(space: SearchSpace, quick: bool) -> list[Part]:
-    """Return all codes of the space in nine parts; in a quick run some of two."""
-    parts = by_first_choices(space.enumerate("archs"), 2)
-    if quick:
-        parts = [[a for a in parts[i] if a[2] == 1] for i in (1, 8)]
-    return [Part.make(space, part, 3 if quick else 17) for part in parts]
-
-
 def whole_space(setup: Setup, parts: Sequence[Part], console: Console) -> dict:
     """Compare on all codes and on distinct networks."""
     alone, codes, distinct = Times(), Times(), Times()
     one, all_codes, some = Scored(), Scored(), Scored()
     for part in parts:
-        timed, n = Times(), -(-len(part.distinct) // 3)
-        setup.alone(part.distinct[:n], timed, one)
+        timed, n = Times(), -(-len(part.alone) // 3)
+        setup.alone(part.alone[:n], timed, one)
         setup.together(part.codes, codes, all_codes)
-        setup.alone(part.distinct[n : 2 * n], timed, one)
+        setup.alone(part.alone[n : 2 * n], timed, one)
         setup.together(part.distinct, distinct, some)
-        setup.alone(part.distinct[2 * n :], timed, one)
+        setup.alone(part.alone[2 * n :], timed, one)
         setup.alone(part.sample, timed, one)
         alone.add(scaled(timed, part.factors(setup.work)), 0)
         console.print(
@@ -180,8 +145,9 @@ def whole_space(setup: Setup, parts: Sequence[Part], console: Console) -> dict:
         "seconds_distinct": distinct.seconds(),
         "archs_all": len(every),
         "archs_distinct": len(canonical),
+        "archs_alone": sum(len(part.alone) for part in parts),
         "archs_sampled": sum(len(part.sample) for part in parts),
-        "alone_scaled": "codes equal to another by a sample, by multiply-adds",
+        "alone_scaled": "what was not timed one at a time, by multiply-adds",
     }
     macs = setup.work.shared(canonical).macs * _images(setup.data)
     out["peak_fraction"] = fraction_of_peak(macs, distinct.seconds())
@@ -203,6 +169,22 @@ def populations(setup: Setup, name: str, archs: Sequence[Sequence[Arch]]) -> dic
     return compared(f"speedup_{name}", alone, shared) | {
         f"macs_{name}": float(np.mean(macs)),
         f"seconds_{name}": shared.seconds() / len(archs),
+    }
+
+
+def rest_compared(parts: Sequence[Part], seed: int) -> dict[str, Any]:
+    """Compare losses of the networks that were not timed alone, on few images."""
+    data, _ = inputs.images(None, seed, *_FEW)
+    setup, one, many = Setup.make(nb_macro(), data), Scored(), Scored()
+    archs = [a for part in parts for a in part.distinct if a not in set(part.alone)]
+    setup.alone(archs, Times(), one)
+    setup.together(archs, Times(), many)
+    return {
+        "rest_archs": len(archs),
+        "rest_calibrate": _FEW[0],
+        "rest_scored": _FEW[1],
+        "rest_max_difference": one.difference(many),
+        "rest_max_margin": setup.margin(one, many),
     }
 
 
@@ -266,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     parser.add_argument("--data", type=Path, help="folder of data files")
     parser.add_argument("--quick", action="store_true", help="small, to try it out")
+    parser.add_argument("--alone", type=int, help="networks of a part timed alone")
     args = parser.parse_args(arguments)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     console, folder = Console(), inputs.data_folder(args.data)
@@ -273,8 +256,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = (16, 32) if args.quick else (256, 512)
     data, images = inputs.images(folder, SEED, *sizes)
     setup = Setup.make(nb_macro(**(_NARROW if args.quick else {})), data)
-    parts = space_parts(setup.net.space, args.quick)
+    parts = space_parts(setup.net.space, SEED, args.quick, args.alone)
     out = whole_space(setup, parts, console)
+    if args.alone is not None:
+        out |= rest_compared(parts, SEED)
     loss, words = parents_loss(setup.work, folder)
     space, seeds = setup.net.space, (2, 2) if args.quick else (10, 3)
     bred = [generation(space, seed, loss) for seed in range(seeds[0])]
@@ -286,7 +271,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out |= {"seeds_generation": seeds[0], "seeds_random": seeds[1]}
     out |= {"calibrate": sizes[0], "scored": sizes[1], "quick": args.quick}
     console.print(table(out))
-    for key in ("max_difference", "max_margin", "blocks_all", "blocks_distinct"):
+    for key in sorted(k for k in out if "max_" in k) + [
+        "blocks_all",
+        "blocks_distinct",
+    ]:
         console.print(f"{key}: {out[key]:.4g}")
     for key in ("recalibration_share", "recalibration_over_images"):
         console.print(f"{key}: {out[key]:.3f}")
