@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import oneshot.nn as on
 from oneshot.nn import groups
 from oneshot.nn.norm import batch_norm_train
-from oneshot.nn.slab_weights import slab_width
+from oneshot.nn.slab_weights import slab_width, slabs_pay
 
 # The references below are written as in a textbook; the library is held to strict
 # ranks wherever it runs outside them.
@@ -312,7 +312,7 @@ def test_inverted_residual(out, stride, impl):
 
 
 def test_inverted_residual_keeps_nothing_of_the_hidden_size():
-    block = inverted_residual(4, 4, 3, 3)
+    block = inverted_residual(4, 4, 3, 5)
     graph, params, stats = nnx.split(block, nnx.Param, nnx.BatchStat)
     x = normal(1, 8, 6, 6, 4)
 
@@ -340,18 +340,23 @@ def test_inverted_residual_of_several_slabs(size, width, expand, kernel, stride)
     plain = inverted_residual(width, width, expand, kernel, stride, "lax")
     x = 3 + normal(1, 64, size, size, width)
     assert slab_width(width * expand, 64 * size**2) < width * expand
+    assert slabs_pay((kernel, kernel, width * expand), x.shape)
     got, want = jax.tree.leaves(run(block, x)), jax.tree.leaves(run(plain, x))
     for a, b in zip(got, want, strict=True):
         # By norm: of so many pixels one may lie on either side of a ReLU's kink.
         assert np.linalg.norm(a - b) < 2e-3 * np.linalg.norm(b)
 
 
-def test_hidden_statistics_do_not_cancel():
-    block = inverted_residual(4, 4, 3, 3)
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_hidden_statistics_do_not_cancel(kernel):
+    block = inverted_residual(4, 4, 3, kernel)
     block.depthwise_norm.momentum = 0.0
     # A hidden channel far from zero, with little variance: the ReLU passes all of it.
     block.expand_norm.bias[...] = jnp.full(12, 1000.0)
-    block.depthwise_kernel[...] = jnp.zeros((3, 3, 12)).at[1, 1].set(1.0)
+    middle = kernel // 2
+    block.depthwise_kernel[...] = (
+        jnp.zeros((kernel, kernel, 12)).at[middle, middle].set(1.0)
+    )
     *_, stats = run(block, normal(1, 32, 6, 6, 4))
     want = np.square(block.expand_norm.scale[...])
     np.testing.assert_allclose(stats["depthwise_norm"]["var"], want, rtol=1e-3)

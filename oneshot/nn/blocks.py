@@ -23,7 +23,7 @@ from oneshot.nn.fused import norm_conv
 from oneshot.nn.inverted import inverted_residual_train
 from oneshot.nn.norm import BatchNorm
 from oneshot.nn.pointwise import pointwise_conv
-from oneshot.nn.slab_weights import Weights
+from oneshot.nn.slab_weights import Weights, slabs_pay
 
 
 class ConvBN(nnx.Module):
@@ -222,7 +222,12 @@ def _apply(
     single = x.dtype == expand_w.dtype == jnp.float32
     if folds(block.impl, norms, x, *kernels):
         y = frozen_inverted_residual(norms, x, kernels, block.stride, block.impl)
-    elif resolve(block.impl) == "shift" and batch_statistics and single:
+    elif (
+        resolve(block.impl) == "shift"
+        and batch_statistics
+        and single
+        and slabs_pay(depthwise_w.shape, x.shape)
+    ):
         y = _by_slabs(block, x, expand_w, depthwise_w, project_w)
     else:
         y = pointwise_conv(x, expand_w, impl=block.impl)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jax import Array
@@ -12,6 +13,21 @@ LANES = 32
 # once, which should fit into the caches and stay below the 32 MiB from which on the C
 # library maps memory anew at each call.
 _SLAB_BYTES, _FEWEST = 2 << 20, 16
+# A hidden array of so few bytes is in the caches anyway, and a small kernel's taps are
+# few: computing a slab again in the backward then costs more than it saves.
+_SMALL_KERNEL, _SMALL_BYTES = 3, 8 << 20
+
+
+def slabs_pay(depthwise: Sequence[int], images: Sequence[int]) -> bool:
+    """Return whether training by slabs is faster than one operation after another.
+
+    Args:
+      depthwise: shape of the depthwise kernel, `[kernel, kernel, hidden]`.
+      images: shape of the block's input, `[n, height, width, in]`.
+    """
+    kernel, _, hidden = depthwise
+    num_bytes = 4 * images[0] * images[1] * images[2] * hidden
+    return kernel > _SMALL_KERNEL or num_bytes > _SMALL_BYTES
 
 
 class Weights(NamedTuple):
