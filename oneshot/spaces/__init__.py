@@ -2,3 +2,4 @@
 
 from oneshot.spaces.nb_macro import nb_macro as nb_macro
 from oneshot.spaces.tiny import tiny as tiny
+from oneshot.spaces.cell201 import cell201 as cell201
