@@ -28,7 +28,6 @@ SIZES = {  # channels of the first stage, cells in a stage
     "tiny": (8, 1),
     "published": (16, 5),
 }
-_STAGES = 3
 
 
 def cell201(
@@ -37,6 +36,7 @@ def cell201(
     classes: int = 10,
     channels: int | None = None,
     cells: int | None = None,
+    stages: int = 3,
     impl: str = "auto",
 ) -> Supernet:
     """Build NAS-Bench-201's supernet for images [n, height, width, 3] of even sizes.
@@ -53,7 +53,8 @@ def cell201(
         32x32); "tiny" for 8 channels and 1 cell.
       classes: Outputs of the head.
       channels: Channels of the first stage instead of the size's; later stages double.
-      cells: Cells in each of the three stages instead of the size's, at least 1.
+      cells: Cells in each stage instead of the size's, at least 1.
+      stages: Stages; the benchmark's is 3, fewer are for trials.
       impl: Operations, see `oneshot.nn.resolve`.
 
     Raises:
@@ -71,13 +72,13 @@ def cell201(
         )
     width = SIZES[size][0] if channels is None else channels
     repeats = SIZES[size][1] if cells is None else cells
-    if width < 1 or repeats < 1:
+    if min(width, repeats, stages) < 1:
         raise ValueError(
-            "cell201 needs at least 1 channel and 1 cell in a stage, but got channels="
-            f"{width} and cells={repeats}."
+            "cell201 needs at least 1 channel, 1 cell in a stage and 1 stage, but got "
+            f"channels={width}, cells={repeats} and stages={stages}."
         )
     first, layers = width, {}
-    for stage in range(1, _STAGES + 1):
+    for stage in range(1, stages + 1):
         if stage > 1:
             layers[f"reduce{stage - 1}"] = _reduction(width, impl)
             width *= 2
@@ -208,9 +209,9 @@ class Reduction(nnx.Module):
         n, height, width, channels = x.shape
         if height % 2 or width % 2:
             raise ValueError(
-                "cell201 halves its images twice, so height and width have to be "
-                f"multiples of 4, but a reduction block got {height}x{width} pixels. "
-                "Crop or pad the images."
+                "cell201 halves its images before each stage but the first, so height "
+                "and width have to be even there, but a reduction block got "
+                f"{height}x{width} pixels. Crop or pad the images to multiples of 4."
             )
         small = x.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4))
         y = self.second(nnx.relu(self.first(nnx.relu(x))))
