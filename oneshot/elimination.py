@@ -45,9 +45,9 @@ def least(
       the tables link too many choices.
 
     Example:
-      >>> terms = [Table((0,), np.array([3, 1])), Table((0, 1), np.array([[0, 5], [4, 2]]))]
-      >>> least(terms, [2, 2])
-      (3, {1: 0, 0: 0})
+      >>> both = Table((0, 1), np.array([[0, 5], [4, 2]]))
+      >>> least([Table((0,), np.array([3, 1])), both], [2, 2])
+      (3, {1: 1, 0: 1})
     """
     rest, kept = _merged(tables), []
     while waiting := {c for scope in rest for c in scope}:
@@ -68,7 +68,7 @@ def least(
 
 
 def total(tables: Sequence[Table], scope: tuple[int, ...]) -> np.ndarray:
-    """Return the sum of tables over the choices in `scope`, all of theirs among them."""
+    """Return the sum of tables over `scope`, all of their choices among them."""
     out: np.ndarray = np.zeros((1,) * len(scope), np.int64)
     for table in tables:
         sizes = dict(zip(table.choices, table.values.shape, strict=True))
@@ -98,7 +98,5 @@ def _linked(tables: Iterable[tuple[int, ...]], choice: int) -> tuple[int, ...]:
     return tuple(sorted({c for scope in tables if choice in scope for c in scope}))
 
 
-def _entries(
-    scope: tuple[int, ...], sizes: Mapping[int, int] | Sequence[int]
-) -> int:
+def _entries(scope: tuple[int, ...], sizes: Mapping[int, int] | Sequence[int]) -> int:
     return math.prod(sizes[c] for c in scope)

@@ -70,9 +70,9 @@ class Profile:
       blocks: Distinct blocks (module, options and shapes) that some arch runs.
       training_programs: Programs that training compiles: a forward and a backward for
         each block, one for a head.
-      costs: `params`, `macs` and `activation_bytes`, each of one example. The last are
-        the bytes of the input and of all that blocks hand to the next, which a
-        training step keeps; what is hidden inside a block is not counted.
+      costs: `params`, `macs` and `activation_bytes`, each of one example. The last is
+        what a training step keeps until its backward: the input, all that blocks hand
+        to the next, and what each saves besides.
       archs_of: The archs of fewest, median and most multiply-adds.
       latency: None if it was not measured.
       limits: The constraints given, by cost.
@@ -87,10 +87,10 @@ class Profile:
     counted: str
     blocks: int
     training_programs: int
-    costs: Mapping[str, Spread]
+    costs: Mapping[Cost, Spread]
     archs_of: Mapping[str, Arch]
     latency: Latency | None
-    limits: Mapping[str, float]
+    limits: Mapping[Cost, float]
     feasible: float | None
     samples: int
     seed: int
@@ -159,7 +159,7 @@ def profile(
         costs={cost: _spread(tables, cost, values[cost]) for cost in COSTS},
         archs_of=three,
         latency=_measured(supernet, x, three) if latency else None,
-        limits=limits,
+        limits={**limits},
         feasible=float(np.all(kept, axis=0).mean()) if kept else None,
         samples=samples,
         seed=seed,

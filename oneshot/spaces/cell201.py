@@ -22,7 +22,7 @@ from oneshot.nn import BatchNorm, Conv, ConvBN
 from oneshot.spaces.cell201_symmetry import EDGES, OPERATIONS, canonical_cell
 from oneshot.supernet import Supernet
 
-Nodes = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # of one shape
+Nodes = tuple[jax.Array, ...]  # four of one shape
 
 SIZES = {  # channels of the first stage, cells in a stage
     "tiny": (8, 1),

@@ -1,11 +1,12 @@
 """Which cells of NAS-Bench-201 are one network when trained alone.
 
 The published count of unique cells, 6,466 (its authors, github.com/d-x-y/nats-bench,
-issue 43), is that of expressions: each node is written as the sum of its edges, what is
-zero as such. That takes a convolution used twice for two convolutions of one kind, and
-what a norm adds after a convolution of nothing for nothing; and it tells apart sums
-that differ by a zero or by brackets. Here it is the other way round, so that cells are
-equal exactly where what they compute from their parameters is: 5,267 of them.
+issue 43), is that of texts: each node is written as the sum of its edges, with a sign
+for zero. That takes a convolution used twice for two convolutions of one kind, and what
+a norm adds after a convolution of nothing for nothing; and it tells apart sums that
+differ by a zero or by the order of what an identity passes on. Here it is the other way
+round, so that cells are equal exactly where what they compute from their parameters is:
+5,267 of them.
 """
 
 from __future__ import annotations
