@@ -216,17 +216,17 @@ class Constraints:
         return low, high
 
     def _advice(self, ranges: Sequence[tuple[float, float]]) -> str:
-        advice = []
+        advice, listed = [], self.space.num_paths <= ENUMERABLE
         for c, (low, high) in zip(self.constraints, ranges, strict=True):
+            sure = "feasible" if listed or c.known_range else "found"
+            end = f"; that is the nearest {sure} value."
             if c.maximum is not None and low > c.maximum:
                 advice.append(
-                    f"Raise the maximum of {c.name!r} to {low:,.12g}, the nearest "
-                    "feasible value, or more."
+                    f"Raise the maximum of {c.name!r} to {low:,.12g} or more{end}"
                 )
             if c.minimum is not None and high < c.minimum:
                 advice.append(
-                    f"Lower the minimum of {c.name!r} to {high:,.12g}, the nearest "
-                    "feasible value, or less."
+                    f"Lower the minimum of {c.name!r} to {high:,.12g} or less{end}"
                 )
         return " ".join(advice) or "Relax a bound: together they exclude every arch."
 

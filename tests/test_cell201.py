@@ -48,6 +48,7 @@ def test_parameters_and_multiply_adds_are_the_tables_of_all_15625_cells(data_dir
         assert costs(archs[i])["macs"] == table["macs"][i]
 
 
+@pytest.mark.slow
 def test_all_conv3x3_costs_what_the_benchmark_says():
     tables = CostTables(cell201(), IMAGE)
     ends = tables.ends("macs")
@@ -115,7 +116,7 @@ def in_torch(net, params, arch, x):
     return h @ weights[0] + weights[1]
 
 
-@pytest.mark.parametrize("arch", [(3, 1, 2, 4, 3, 1), (0, 2, 3, 1, 3, 4)])
+@pytest.mark.parametrize("arch", [(3, 1, 2, 4, 0, 3)])
 def test_the_network_is_that_of_the_paper(small, arch):
     rng = np.random.default_rng(1)
     weights = jax.tree.map(

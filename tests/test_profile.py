@@ -123,7 +123,7 @@ def _reachable(net, x):
 
 
 def test_a_profile_of_a_space_and_its_json():
-    net = tiny(widths=(4, 6), depth=2)
+    net = tiny(widths=(4, 6), depth=2, kernel=(3,))
     found = oneshot.profile(net, DIGIT, constraints={"macs": 9_000}, samples=50)
     assert found.archs == net.space.size and found.paths == net.space.num_paths
     assert found.networks == found.paths
@@ -137,6 +137,7 @@ def test_a_profile_of_a_space_and_its_json():
     assert data["costs"]["macs"]["smallest"] == found.costs["macs"].smallest
 
 
+@pytest.mark.slow
 def test_symmetric_spaces_count_their_networks():
     net = BY_NAME["nb_macro"].make()
     image = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
@@ -153,7 +154,7 @@ def test_what_no_arch_keeps_is_refused_with_the_nearest_value(tables):
     net = tables.supernet
     least_macs = tables.ends("macs").least
     assert least_macs == min(tables.values("macs", net.space.sample(_rng(), 3000)))
-    with pytest.raises(InfeasibleError, match=f"{least_macs:,}, the nearest feasible"):
+    with pytest.raises(InfeasibleError, match=f"{least_macs:,} or more; that is the"):
         oneshot.profile(net, DIGIT, constraints={"macs": least_macs - 1})
     bounds = Constraints(net.space, [tables.constraint("macs", least_macs - 1)])
     with pytest.raises(InfeasibleError, match="exactly, from the costs of each layer"):
@@ -201,15 +202,17 @@ def test_a_profile_refuses_other_costs_and_no_samples():
 
 
 def test_the_command_prints_a_table_json_or_the_nearest_value(capsys):
+    small = json.dumps({"widths": [4, 6], "depth": 1, "kernel": [3]})
     command = ["profile", "--input-shape", "8", "8", "1", "--no-latency"]
+    command += ["--arguments", small]
     assert main([*command, "--max-macs", "100000"]) == 0
     shown = capsys.readouterr().out
-    assert "277,232" in shown and "keep the limits" in shown and "exactly" in shown
+    assert "keep the limits" in shown and "exactly" in shown
     assert main([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["paths"] == 66_564
+    assert json.loads(capsys.readouterr().out)["paths"] == 3
     assert main([*command, "--max-macs", "1000"]) == 2
     message = capsys.readouterr().err
-    assert "27,376, the nearest feasible value" in message
+    assert "that is the nearest feasible value" in message
     assert len(message.strip().splitlines()) == 1
     assert main(["profile", "--input-shape", "8", "0", "1"]) == 2
     assert "--input-shape" in capsys.readouterr().err

@@ -61,7 +61,12 @@ def chain_in_torch(x, chain, stride):
     return x
 
 
-BLOCKS = [((5,), 2), ((7,), 1), ((3, 3, 3), 1), ((3, 3, 3), 2)]
+BLOCKS = [
+    ((5,), 2),
+    ((3, 3, 3), 1),
+    pytest.param((7,), 1, marks=pytest.mark.slow),
+    pytest.param((3, 3, 3), 2, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("kernels, stride", BLOCKS)
@@ -84,6 +89,7 @@ def test_blocks_are_those_of_the_paper(kernels, stride):
     np.testing.assert_allclose(got, want.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("kernels, stride", [((3,), 2), ((3, 3, 3), 1)])
 def test_tuned_operations_and_frozen_norms_give_what_xlas_give(kernels, stride, mode):
