@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from oneshot.constraints import Constraint as Constraint
     from oneshot.constraints import Constraints as Constraints
     from oneshot.constraints import InfeasibleError as InfeasibleError
+    from oneshot.cost_tables import CostTables as CostTables
     from oneshot.costs import Costs as Costs
     from oneshot.costs import count_macs as count_macs
     from oneshot.data import Data as Data
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from oneshot.models import Origin as Origin
     from oneshot.models import load as load
     from oneshot.models import save_model as save_model
+    from oneshot.profile import Profile as Profile
+    from oneshot.profile import profile as profile
     from oneshot.racing import Race as Race
     from oneshot.resources import Resources as Resources
     from oneshot.searching import Objective as Objective
@@ -75,6 +78,7 @@ _NAMES = {
     "compilation_cache": "use_compilation_cache",
     "compilations": "CompilationCounter",
     "constraints": "Constraint Constraints InfeasibleError",
+    "cost_tables": "CostTables",
     "costs": "Costs count_macs",
     "data": "Data Split",
     "diagnostics": "ranking",
@@ -86,6 +90,7 @@ _NAMES = {
     "layers": "Elastic Identity OneOf Stage",
     "losses": "SmoothedCrossEntropy accuracy cross_entropy",
     "models": "Origin load save_model",
+    "profile": "Profile profile",
     "racing": "Race",
     "resources": "Resources",
     "searching": "Objective Result search",

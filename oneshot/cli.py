@@ -1,4 +1,4 @@
-"""The command line: `oneshot quickstart | train | search | extract | report`.
+"""The command line: `oneshot quickstart | train | search | extract | report | profile`.
 
 Nothing that loads JAX is imported before a command runs, so that help is instant.
 """
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from oneshot.settings import RunSettings, SearchSettings
+from oneshot.settings import ProfileSettings, RunSettings, SearchSettings
 
 Positional = tyro.conf.Positional
 
@@ -77,7 +77,16 @@ class Report:
     """The run directory."""
 
 
-Command = Quickstart | Train | Search | Extract | Report
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """Describe a space: how large it is and what its networks cost, before training."""
+
+    settings: Annotated[ProfileSettings, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=ProfileSettings
+    )
+
+
+Command = Quickstart | Train | Search | Extract | Report | Profile
 
 
 def main(args: list[str] | None = None) -> int:
@@ -133,6 +142,8 @@ def _run(command: Any) -> None:
         commands.search(console, command.run, command.settings)
     elif isinstance(command, Extract):
         commands.extract(console, command.run, _extract_options(command))
+    elif isinstance(command, Profile):
+        commands.profile(console, command.settings)
     else:
         commands.report(console, command.run)
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from oneshot import profiling
 from oneshot import quickstart as pipeline
 from oneshot.correlations import wilson_interval
 from oneshot.evaluate import Evaluator
@@ -16,7 +17,7 @@ from oneshot.resources import Resources
 from oneshot.run import Run
 from oneshot.rundir import RunDirectory
 from oneshot.searching import Objective, Result
-from oneshot.settings import RunSettings, SearchSettings
+from oneshot.settings import ProfileSettings, RunSettings, SearchSettings
 
 
 def quickstart(console: Console, out: Path, seed: int) -> None:
@@ -163,3 +164,13 @@ def report(console: Console, path: Path) -> None:
     """Write the report of a run."""
     RunDirectory(path).require()
     console.print(f"Wrote {Run(path, None, Bars(console)).report()}", soft_wrap=True)
+
+
+def profile(console: Console, settings: ProfileSettings) -> None:
+    """Describe a space."""
+    found = profiling.of_settings(settings)
+    if settings.json:
+        console.print_json(data=found.to_json())
+        return
+    console.print(profiling.table(settings.supernet, found))
+    console.print(profiling.words(found), soft_wrap=True)

@@ -35,6 +35,9 @@ class Constraint:
         which choices that are not read stand at 0.
       maximum: Largest value allowed, itself included.
       minimum: Smallest value allowed, itself included.
+      known_range: The least and greatest value of `fn` over the space, where somebody
+        knows them exactly, such as `CostTables`: then a bound that no arch keeps is
+        refused at once.
 
     Raises:
       ValueError: If there is no bound, a bound is NaN, or they exclude each other.
@@ -48,6 +51,7 @@ class Constraint:
     fn: Callable[[Arch], float]
     maximum: float | None = None
     minimum: float | None = None
+    known_range: tuple[float, float] | None = None
 
     def __post_init__(self):
         given = [b for b in (self.minimum, self.maximum) if b is not None]
@@ -64,6 +68,15 @@ class Constraint:
         low = [] if self.minimum is None else [f"at least {self.minimum:,.12g}"]
         high = [] if self.maximum is None else [f"at most {self.maximum:,.12g}"]
         return " and ".join(low + high)
+
+    @property
+    def impossible(self) -> bool:
+        """Whether the known range, if there is one, is outside a bound."""
+        if self.known_range is None:
+            return False
+        low, high = self.known_range
+        above = self.maximum is not None and low > self.maximum
+        return above or (self.minimum is not None and high < self.minimum)
 
     def excess(self, cost: float) -> float:
         """Return how far `cost` is outside, relative to the bound; 0 if inside."""
@@ -96,6 +109,14 @@ class Constraints:
         self.space = space
         self.constraints = tuple(constraints)
         self._costs: dict[Arch, tuple[float, ...]] = {}
+
+    def refuse(self) -> None:
+        """Raise an InfeasibleError if a bound is known to exclude every arch.
+
+        That no arch keeps several bounds together is found later, by drawing.
+        """
+        if any(c.impossible for c in self.constraints):
+            raise self.infeasible()
 
     def costs(self, arch: Sequence[int]) -> tuple[float, ...]:
         """Return the value of each constraint's function, remembered by path."""
@@ -170,34 +191,42 @@ class Constraints:
             f"{low:,.12g} to {high:,.12g}"
             for c, (low, high) in zip(self.constraints, ranges, strict=True)
         )
-        small = self.space.num_paths <= ENUMERABLE
-        how = (
-            f"exactly, over all {self.space.num_paths:,} paths"
-            if small
-            else f"by coordinate descent both ways from {_DESCENTS} starts, so that "
-            "the true range may be wider"
-        )
+        listed = self.space.num_paths <= ENUMERABLE
+        if all(c.known_range for c in self.constraints):
+            how = "exactly, from the costs of each layer"
+        elif listed:
+            how = f"exactly, over all {self.space.num_paths:,} paths"
+        else:
+            how = (
+                f"by coordinate descent both ways from {_DESCENTS} starts, so that the "
+                "true range may be wider"
+            )
+        proved = listed or any(c.impossible for c in self.constraints)
         return InfeasibleError(
-            f"{'No arch keeps' if small else 'No arch was found that keeps'} the "
+            f"{'No arch keeps' if proved else 'No arch was found that keeps'} the "
             f"constraints: {found} (minimum and maximum found {how}). "
             f"{self._advice(ranges)}"
         )
 
     def _range(self, index: int) -> tuple[float, float]:
+        if (known := self.constraints[index].known_range) is not None:
+            return known
         ends = extremes(self.space, lambda a: self.costs(a)[index])
         low, high = (self.costs(a)[index] for a in ends)
         return low, high
 
     def _advice(self, ranges: Sequence[tuple[float, float]]) -> str:
-        advice = []
+        advice, listed = [], self.space.num_paths <= ENUMERABLE
         for c, (low, high) in zip(self.constraints, ranges, strict=True):
+            sure = "feasible" if listed or c.known_range else "found"
+            end = f"; that is the nearest {sure} value."
             if c.maximum is not None and low > c.maximum:
                 advice.append(
-                    f"Raise the maximum of {c.name!r} to {low:,.12g} or more."
+                    f"Raise the maximum of {c.name!r} to {low:,.12g} or more{end}"
                 )
             if c.minimum is not None and high < c.minimum:
                 advice.append(
-                    f"Lower the minimum of {c.name!r} to {high:,.12g} or less."
+                    f"Lower the minimum of {c.name!r} to {high:,.12g} or less{end}"
                 )
         return " ".join(advice) or "Relax a bound: together they exclude every arch."
 

@@ -40,7 +40,7 @@ class Costs:
 
     def __init__(self, supernet: Supernet, x: Tree):
         self.supernet = supernet
-        self._x = jax.tree.map(
+        self.x = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), abstract(x)
         )
         self._blocks: dict[Any, BlockCost] = {}
@@ -64,9 +64,9 @@ class Costs:
 
     def steps(self, path: Path) -> list[BlockCost]:
         """Return what each block of a path costs, in order."""
-        carry, out = self._x, []
+        carry, out = self.x, []
         for step in path:
-            out.append(self._block(step, carry))
+            out.append(self.block(step, carry))
             carry = out[-1].out
         return out
 
@@ -85,10 +85,11 @@ class Costs:
             )
         return self._totals[path]
 
-    def _block(self, step: Step, carry: Tree) -> BlockCost:
+    def block(self, step: Step, carry: Tree) -> BlockCost:
+        """Return what one block costs on abstract input of one example."""
         leaves, treedef = jax.tree.flatten(carry)
         key = (
-            step.module,
+            self.supernet.structures[step.module],  # equal modules cost the same
             step.options,
             treedef,
             tuple((a.shape, a.dtype) for a in leaves),

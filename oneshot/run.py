@@ -19,7 +19,8 @@ from oneshot import checkpoint
 from oneshot.algorithms import NSGA2, RandomSearch, RegularizedEvolution
 from oneshot.bound import bind
 from oneshot.compilation_cache import use_compilation_cache
-from oneshot.constraints import Constraint, Constraints
+from oneshot.constraints import Constraints
+from oneshot.cost_tables import Cost, CostTables
 from oneshot.costs import Costs
 from oneshot.data import Data
 from oneshot.datasets import load_data
@@ -230,9 +231,13 @@ class Run:
                 "settings it was started with."
             )
         start, space = time.perf_counter(), self.supernet.space
-        limits = [("macs", settings.max_macs), ("params", settings.max_params)]
+        limits: list[tuple[Cost, int | None]] = [
+            ("macs", settings.max_macs),
+            ("params", settings.max_params),
+        ]
+        tables = CostTables(self.supernet, self.data.train.x[:1])
         bounds = [
-            Constraint(name, getattr(self.costs, name), maximum=limit)
+            tables.constraint(name, limit)
             for name, limit in limits
             if limit is not None
         ]

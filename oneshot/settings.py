@@ -12,7 +12,8 @@ class RunSettings:
     """What a supernet is, what it is trained on, and how."""
 
     supernet: str = "tiny"
-    """A ready space (tiny, nb_macro), or module:function that returns a Supernet."""
+    """A ready space such as tiny or nb_macro, or module:function that returns a
+    Supernet."""
     arguments: str = "{}"
     """Keyword arguments of that function, as JSON."""
     data: str = "digits"
@@ -40,14 +41,7 @@ class RunSettings:
             value = getattr(self, name)
             if value < least:
                 raise ValueError(f"`{name}` is at least {least}, but got {value}.")
-        try:
-            if not isinstance(json.loads(self.arguments), dict):
-                raise ValueError("it is not an object")
-        except ValueError as error:
-            raise ValueError(
-                "`arguments` is a JSON object of keyword arguments, such as "
-                f"'{{\"width\": 0.5}}', but got {self.arguments!r}: {error}."
-            ) from error
+        _check_arguments(self.arguments)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
@@ -95,3 +89,62 @@ class SearchSettings:
                 f"less than the batch of {self.batch}, but got {self.race_top}. Name a "
                 "smaller one, or a larger `batch`."
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileSettings:
+    """Which space to describe, for which input, under which limits."""
+
+    supernet: str = "tiny"
+    """A ready space such as tiny or cell201, or module:function that returns a
+    Supernet."""
+    arguments: str = "{}"
+    """Keyword arguments of that function, as JSON."""
+    data: str = "digits"
+    """What the input looks like: data as for `oneshot train`."""
+    input_shape: tuple[int, ...] | None = None
+    """Shape of one example instead, such as 32 32 3."""
+    input_dtype: str = "float32"
+    """Type of the numbers in it; int32 for tokens."""
+    batch_size: int = 1
+    """Examples in the batch whose latency is measured."""
+    max_macs: int | None = None
+    """Bound on multiply-adds; one that no arch keeps is an error."""
+    max_params: int | None = None
+    """Bound on parameters."""
+    max_activation_bytes: int | None = None
+    """Bound on the bytes that training keeps for one example."""
+    samples: int = 1000
+    """Random paths that medians are of."""
+    seed: int = 0
+    """Decides which."""
+    latency: bool = True
+    """Whether to measure latency, which compiles three networks."""
+    json: bool = False
+    """Print the profile as JSON instead of a table."""
+
+    def __post_init__(self):
+        _check_arguments(self.arguments)
+        if self.batch_size < 1:
+            raise ValueError(f"`batch_size` is at least 1, but got {self.batch_size}.")
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The bounds that were given, by cost."""
+        found = {
+            "macs": self.max_macs,
+            "params": self.max_params,
+            "activation_bytes": self.max_activation_bytes,
+        }
+        return {cost: limit for cost, limit in found.items() if limit is not None}
+
+
+def _check_arguments(arguments: str) -> None:
+    try:
+        if not isinstance(json.loads(arguments), dict):
+            raise ValueError("it is not an object")
+    except ValueError as error:
+        raise ValueError(
+            "`arguments` is a JSON object of keyword arguments, such as "
+            f"'{{\"width\": 0.5}}', but got {arguments!r}: {error}."
+        ) from error

@@ -6,6 +6,8 @@ what the engine, the evaluator and extraction are tested against.
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ from oneshot.functional import Functional, Mode, Tree, functional
 from oneshot.layers import Slot, flatten, named_layers
 from oneshot.nn.backend import plain_operations
 from oneshot.paths import Path, Step
-from oneshot.space import SearchSpace
+from oneshot.space import Choice, SearchSpace
 
 
 class Weights(NamedTuple):
@@ -69,12 +71,7 @@ class Supernet:
         row = [("stem", stem), *named_layers(layers, "layer"), ("head", head)]
         choices, readers, self.slots = flatten(row)
         self.space = SearchSpace(choices, readers, symmetry)
-        self.modules: dict[str, Functional] = {
-            branch.module: functional(branch.module, branch.make)
-            for slot in self.slots
-            for branch in slot.branches
-            if branch is not None
-        }
+        self.modules = dict(_modules(self.slots))
         known: dict[Any, int] = {}
         self.structures = {  # equal numbers for modules that are built alike
             name: known.setdefault(module.structure(), len(known))
@@ -234,6 +231,15 @@ class Supernet:
         return distinct, index
 
 
+def _modules(slots: Sequence[Slot]) -> Iterator[tuple[str, Functional]]:
+    made: dict[int, Functional] = {}  # a constructor used twice is looked at once
+    for branch in (b for slot in slots for b in slot.branches if b):
+        name, maker = branch.module, id(branch.make)
+        if maker not in made:
+            made[maker] = functional(name, branch.make)
+        yield name, dataclasses.replace(made[maker], name=name)
+
+
 def layer_key(key: jax.Array | None, layer: int) -> jax.Array | None:
     """Return the key of one layer, the last of the foldings from (seed, step)."""
     return None if key is None else jax.random.fold_in(key, layer)
@@ -280,7 +286,24 @@ def _walk(supernet: Supernet, start: Any) -> Iterator[Reached]:
                 known = {**dict(pending), **assignment}
                 rest = ((c, v) for c, v in known.items() if last[c] > slot.layer)
                 new_fronts[tuple(sorted(rest)), out] = None
-        fronts = new_fronts
+        fronts = _without_idle(new_fronts, choices)
+
+
+def _without_idle(
+    fronts: dict[Any, None], choices: Sequence[Choice]
+) -> dict[Any, None]:
+    """Leave out pending choices that no carry depends on: any option may follow.
+
+    Without that, operations tied over many layers would multiply.
+    """
+    for choice in {c for pending, _ in fronts for c, _ in pending}:
+        options = collections.Counter(
+            (tuple(p for p in pending if p[0] != choice), carry)
+            for pending, carry in fronts
+        )
+        if set(options.values()) == {len(choices[choice].options)}:
+            fronts = dict.fromkeys(options)
+    return fronts
 
 
 def abstract(tree: Tree) -> Tree:

@@ -15,7 +15,7 @@ from oneshot.data import Data
 from oneshot.layers import Elastic, Identity, OneOf, Stage
 from oneshot.nn import BatchNorm, ElasticTransformerBlock
 from oneshot.space import Choice
-from oneshot.spaces import nb_macro, tiny
+from oneshot.spaces import cell201, nb_macro, shufflenet, tiny
 from oneshot.supernet import Supernet, Weights
 
 CLASSES = 5
@@ -264,6 +264,16 @@ def small_tiny() -> Supernet:
     return tiny(classes=CLASSES, widths=(4, 6), expand=(1, 2), depth=3)
 
 
+def small_cell201() -> Supernet:
+    return cell201(classes=CLASSES, channels=4, cells=2, stages=1)
+
+
+def small_shufflenet() -> Supernet:
+    # XLA's operations compile sooner; ours are compared with them elsewhere.
+    small = {"stages": (12,), "depths": (2,), "dropout": 0.2, "impl": "lax"}
+    return shufflenet(size="tiny", classes=CLASSES, **small)
+
+
 REFERENCES = (
     Reference("nb_macro", small_nb_macro, numbers(16, 16, 3)),
     Reference("tiny", small_tiny, numbers(8, 8, 1)),
@@ -271,5 +281,7 @@ REFERENCES = (
     Reference("carried", carried, numbers(12)),
     Reference("transformer", transformer, tokens),
     Reference("elastic_width", elastic_width, numbers(12), traceable=False),
+    Reference("cell201", small_cell201, numbers(8, 8, 3)),
+    Reference("shufflenet", small_shufflenet, numbers(8, 8, 3)),
 )
 BY_NAME = {reference.name: reference for reference in REFERENCES}

@@ -27,9 +27,8 @@ def archs_of(net, n, seed=0):
     return net.space.sample(np.random.default_rng(seed), n)
 
 
-TRACEABLE = [
-    r for r in REFERENCES if r.traceable and r.name not in ("nb_macro", "tiny")
-]
+LARGE = ("nb_macro", "tiny", "cell201", "shufflenet")  # to compile
+TRACEABLE = [r for r in REFERENCES if r.traceable and r.name not in LARGE]
 
 
 @pytest.mark.parametrize("reference", TRACEABLE, ids=lambda r: r.name)

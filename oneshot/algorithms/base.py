@@ -59,6 +59,7 @@ class Proposals:
 
     Raises:
       ValueError: If the constraints are of another space.
+      InfeasibleError: If a bound is known to exclude every arch.
     """
 
     def __init__(self, space: SearchSpace, seed: int, constraints: Constraints | None):
@@ -71,6 +72,7 @@ class Proposals:
         self.space = space
         self.seed = seed
         self.constraints = constraints or Constraints(space)
+        self.constraints.refuse()
         self.count = 0
         self._known: set[Arch] = set()
 

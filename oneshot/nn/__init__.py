@@ -13,4 +13,5 @@ from oneshot.nn.fused import norm_conv as norm_conv
 from oneshot.nn.norm import BatchNorm as BatchNorm
 from oneshot.nn.norm import batch_norm_train as batch_norm_train
 from oneshot.nn.pointwise import pointwise_conv as pointwise_conv
+from oneshot.nn.shuffle import ShuffleBlock as ShuffleBlock
 from oneshot.nn.transformer import ElasticTransformerBlock as ElasticTransformerBlock

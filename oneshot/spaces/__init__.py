@@ -1,4 +1,6 @@
 """Ready-made supernets: call them, or copy them and change what you like."""
 
+from oneshot.spaces.cell201 import cell201 as cell201
 from oneshot.spaces.nb_macro import nb_macro as nb_macro
+from oneshot.spaces.shufflenet import shufflenet as shufflenet
 from oneshot.spaces.tiny import tiny as tiny
