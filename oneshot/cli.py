@@ -66,7 +66,7 @@ class Extract:
     tune_rate: float = 0.03
     """Highest learning rate of tuning."""
     test: bool = False
-    """Open the test split for its accuracy; the run remembers that."""
+    """Open the test split, for its accuracy or the like; the run remembers that."""
 
 
 @dataclasses.dataclass(frozen=True)

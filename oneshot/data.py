@@ -34,7 +34,8 @@ class Placement(Protocol):
     def sharding(self, kind: Any) -> Any: ...
 
 
-Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, x) -> x, traced
+# (key, x, y) -> (x, y) of a batch, traced
+Augment = Callable[[jax.Array, Any, Any], tuple[Any, Any]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class Data:
           validate: (x, y), or the share of `train`, in 0 to 1, taken for it at random.
           test: (x, y) or None.
           calibrate: How many training examples recalibrate BatchNorm (all, if fewer).
-          augment: `(key, x) -> x`, traced into the batch program.
+          augment: `(key, x, y) -> (x, y)`, traced into the batch program.
           seed: Decides which examples are taken.
 
         Raises:
@@ -140,6 +141,10 @@ class Data:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.test_log.append({"time": now, "reason": reason})
         return self._test
+
+    def augmented(self, augment: Augment | None) -> Data:
+        """Return the same splits with another augmentation, or with none."""
+        return dataclasses.replace(self, augment=augment, _on_device={})
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -213,7 +218,7 @@ def _gathering(augment: Augment | None, engine: Placement) -> Callable:
     def gather(arrays, places, key, step):
         x, y = (array[places] for array in arrays)
         if augment is not None:
-            x = augment(jax.random.fold_in(key, step), x)
+            x, y = augment(jax.random.fold_in(key, step), x, y)
         return x, y
 
     return jax.jit(gather, out_shardings=engine.sharding("data"))
@@ -241,6 +246,8 @@ def checked(name: str, arrays: tuple[Any, Any]) -> Split:
                 "to NaN."
             )
     x, y = (a.astype(np.float32) if a.dtype == np.float64 else a for a in (x, y))
+    if x.dtype == np.int64:  # tokens; JAX has no 64-bit integers by default
+        x = x.astype(np.int32)
     if np.issubdtype(y.dtype, np.integer):
         y = y.astype(np.int32)
     return Split(x, y)
