@@ -1,7 +1,7 @@
-"""Augmentations by name, as a run's settings hold them: `crop(4)`, `["crop", "flip"]`.
+"""Augmentations by name, as settings hold them: `crop(4)`, `["crop(4)", "flip"]`.
 
-A name is that of a function in `oneshot.augment`, or `module:function`; called with the
-arguments behind it, literals only, it returns `(key, x, y) -> (x, y)`.
+A name is that of a function in `oneshot.augment`, `spec_augment`, or `module:function`.
+Called with the arguments behind it, literals only, it returns `(key, x, y) -> (x, y)`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from oneshot.data import Augment
 from oneshot.factories import resolve
 
 _HOME = "oneshot.augment"
+_ELSEWHERE = {"spec_augment": "oneshot.spec_augment:spec_augment"}
 
 
 def augmentation(text: str) -> Augment | None:
@@ -29,7 +30,7 @@ def augmentation(text: str) -> Augment | None:
       ValueError: If there is no such function, or it rejects the arguments.
 
     Example:
-      >>> augment = augmentation('["crop(padding=4)", "flip", "mixup(0.2)"]')
+      >>> augment = augmentation('["crop(padding=4)", "flip", "mixup(0.2, 10)"]')
     """
     made = [_made(call) for call in calls(text)]
     if len(made) < 2:
@@ -57,7 +58,8 @@ def calls(text: str) -> list[str]:
 
 def _made(call: str) -> Augment:
     name, args, named = parsed(call)
-    make = resolve(name if ":" in name else f"{_HOME}:{name}")
+    place = name if ":" in name else _ELSEWHERE.get(name, f"{_HOME}:{name}")
+    make = resolve(place)
     _check_arguments(call, make, args, named)
     return make(*args, **named)
 
@@ -95,5 +97,5 @@ def _check_arguments(call: str, make: Callable, args: Any, named: Any) -> None:
 def _expected(text: str) -> str:
     return (
         "`augment` is a call such as crop(4), with literal arguments, or a JSON list "
-        f'such as \'["crop", "mixup(0.2)"]\', but got {text!r}.'
+        f'such as \'["crop(4)", "flip"]\', but got {text!r}.'
     )

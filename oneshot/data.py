@@ -34,8 +34,7 @@ class Placement(Protocol):
     def sharding(self, kind: Any) -> Any: ...
 
 
-# (key, x, y) -> (x, y) of a batch, traced
-Augment = Callable[[jax.Array, Any, Any], tuple[Any, Any]]
+Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, x) -> x, traced
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +78,7 @@ class Data:
           validate: (x, y), or the share of `train`, in 0 to 1, taken for it at random.
           test: (x, y) or None.
           calibrate: How many training examples recalibrate BatchNorm (all, if fewer).
-          augment: `(key, x, y) -> (x, y)`, traced into the batch program.
+          augment: `(key, x) -> x`, traced into the batch program.
           seed: Decides which examples are taken.
 
         Raises:
@@ -141,10 +140,6 @@ class Data:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.test_log.append({"time": now, "reason": reason})
         return self._test
-
-    def augmented(self, augment: Augment | None) -> Data:
-        """Return the same splits with another augmentation, or with none."""
-        return dataclasses.replace(self, augment=augment, _on_device={})
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -218,7 +213,7 @@ def _gathering(augment: Augment | None, engine: Placement) -> Callable:
     def gather(arrays, places, key, step):
         x, y = (array[places] for array in arrays)
         if augment is not None:
-            x, y = augment(jax.random.fold_in(key, step), x, y)
+            x = augment(jax.random.fold_in(key, step), x)
         return x, y
 
     return jax.jit(gather, out_shardings=engine.sharding("data"))

@@ -6,6 +6,7 @@ from its last checkpoint, a search from its stored trials.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Sequence
@@ -98,7 +99,7 @@ class Run:
         """The data."""
         data = load_data(self.settings.data)
         augment = augmentation(self.settings.augment)
-        return data if augment is None else data.augmented(augment)
+        return data if augment is None else dataclasses.replace(data, augment=augment)
 
     @functools.cached_property
     def task(self) -> Task:

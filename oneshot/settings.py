@@ -42,7 +42,7 @@ class RunSettings:
     """Share of a training label that is spread over all classes, 0 to below 1."""
     augment: str = ""
     """Of training batches, instead of the data's own: a call such as crop(4) of
-    oneshot.augment, module:function, or a JSON list such as '["crop", "flip"]'."""
+    oneshot.augment, module:function, or a JSON list such as '["crop(4)", "flip"]'."""
     clip_norm: float | None = None
     """Bound on the norm of a path's gradient."""
     over: Literal["archs", "paths", "canonical"] = "paths"

@@ -157,8 +157,8 @@ def test_batches_are_a_function_of_seed_and_step(engine):
 
 
 def test_augmentation_is_a_function_of_seed_and_step(engine):
-    def shift(key, x, y):
-        return x + jax.random.uniform(key, (len(x), 1), jnp.float32) / 2, y
+    def shift(key, x):
+        return x + jax.random.uniform(key, (len(x), 1), jnp.float32) / 2
 
     data = Data.from_arrays(numbered(12), validate=numbered(2), augment=shift)
     a, b, other = (data.batches(s, 4, engine) for s in (0, 0, 1))

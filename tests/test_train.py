@@ -27,8 +27,8 @@ def trainer(mixed):
     return Trainer(net, Uniform(net.space), sgd, LR)
 
 
-def shaken(key, x, y):
-    return x + 0.1 * jax.random.normal(key, x.shape), y
+def shaken(key, x):
+    return x + 0.1 * jax.random.normal(key, x.shape)
 
 
 def run(trainer, state, data, steps, every=4):
