@@ -154,7 +154,7 @@ class Run:
         start, s = time.perf_counter(), self.settings
         check_data(self.trainer, self.data, s.batch_size)
         self._describe(command)
-        x, y = (part[: s.batch_size] for part in self.data.train)
+        x = self.data.train.x[: s.batch_size]
         latest = checkpoint.latest_step(self.directory.checkpoints)
         if latest is None:
             state = self.trainer.init(s.seed, x)
@@ -162,7 +162,9 @@ class Run:
             state = self.state
         if state.step < s.steps:
             with self.bars.phase("compile training programs") as report:
-                self.trainer.warm_up((x, y), report)
+                # Augmentation may change the targets' shape, mixing labels.
+                batches = self.data.batches(s.seed, s.batch_size, self.trainer.engine)
+                self.trainer.warm_up(batches(0), report)
             state = self._train_on(state)
             seconds = time.perf_counter() - start
             self.directory.update_result(seconds={"train": seconds})

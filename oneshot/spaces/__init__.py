@@ -2,3 +2,5 @@
 
 from oneshot.spaces.nb_macro import nb_macro as nb_macro
 from oneshot.spaces.tiny import tiny as tiny
+from oneshot.spaces.speech import speech as speech
+from oneshot.spaces.tabular import tabular as tabular
