@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks import space_data
+from benchmarks import space_data, text_data
 from benchmarks.character_ngram import CharacterNgram
 from benchmarks.space_data import folder
 from oneshot.data import Data
@@ -44,12 +44,12 @@ def _best(x, y, x_held, y_held):
 
 def pixels() -> float:
     """Return the accuracy of a logistic regression on CIFAR-10's pixels."""
-    return logistic(space_data.cifar10())
+    return logistic(space_data.cifar())
 
 
 def spoken_digits() -> float:
     """Return the accuracy of a logistic regression on the log-mel features."""
-    return logistic(space_data.spoken_digits())
+    return logistic(space_data.speech())
 
 
 def adult() -> float:
@@ -85,8 +85,8 @@ def _columns(arrays, part: str, names: list[str]) -> np.ndarray:
 
 def ngram() -> float:
     """Return the bits a character of a 5-gram on the decoder's test characters."""
-    train, _, test = space_data.text_parts()
-    model = CharacterNgram(train, space_data.text()[1])
+    train, _, test = text_data.text_parts()
+    model = CharacterNgram(train, text_data.text()[1])
     # The decoder's first scored character, and the 4 before it as context.
-    start = space_data.CONTEXT // 2 + 1
+    start = text_data.CONTEXT // 2 + 1
     return model.bits(test[start - model.length + 1 :])

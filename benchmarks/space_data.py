@@ -1,98 +1,177 @@
-"""The real data of the spaces' benchmark, as functions that `oneshot train` calls.
+"""Data sets of the spaces' benchmarks, from the files in the folder ONESHOT_DATA.
 
-The files come from the folder that ONESHOT_DATA names. The test split of each is what
-its publishers left for testing, or the end of a text.
+Each function is named to the command line as `--data benchmarks.space_data:speech`.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from oneshot.data import Data
 
-CONTEXT = 128  # characters that the decoder sees at once
-TRAINING, VALIDATION = 0.85, 0.05  # shares of the text, in its order; the rest tests
+DIGITS = "fsdd_logmel.npz"
+TEST_TAKES = 5  # the Free Spoken Digit Dataset's own split: takes 0 to 4 are its test
+ADULT_NUMBERS = (
+    "age",
+    "fnlwgt",
+    "education_num",
+    "capital_gain",
+    "capital_loss",
+    "hours_per_week",
+)
 
 
 def folder() -> Path:
     """Return the folder of data files.
 
     Raises:
-      ValueError: If none is named, or it is no folder.
+      ValueError: If ONESHOT_DATA does not name one.
     """
-    named = Path(os.environ.get("ONESHOT_DATA", ""))
-    if not os.environ.get("ONESHOT_DATA") or not named.is_dir():
+    named = os.environ.get("ONESHOT_DATA", "")
+    if not named or not Path(named).is_dir():
         raise ValueError(
-            f"The data files are in the folder that ONESHOT_DATA names, but it is "
-            f"{os.environ.get('ONESHOT_DATA')!r}."
+            "This data is read from files: name their folder in the environment "
+            f"variable ONESHOT_DATA, which is {named!r}."
         )
-    return named
+    return Path(named)
 
 
-def cifar10() -> Data:
-    """Return 10,000 images of CIFAR-10, a tenth for validation, and 2,000 to test.
+# --- spoken digits ----------------------------------------------------------------
 
-    Krizhevsky 2009. Pixels are float32, each channel with mean 0 and deviation 1 over
-    the training images.
-    """
-    with np.load(folder() / "cifar10_small.npz") as arrays:
-        parts = {k: arrays[k] for k in ("x_train", "y_train", "x_test", "y_test")}
-    pixels = parts["x_train"].reshape(-1, 3).astype(np.float32)
-    mean, deviation = pixels.mean(0), pixels.std(0)
 
-    def images(x: np.ndarray) -> np.ndarray:
-        return (x.astype(np.float32) - mean) / deviation
-
+def speech() -> Data:
+    """Return single spoken digits: x [n, 32 frames, 32 mels] in 0 to 1, y [n]."""
+    arrays = spoken_digits(folder() / DIGITS)
+    x, y, take = arrays["x"], arrays["y"], arrays["take"]
+    test = take < TEST_TAKES
+    # Three of 45 takes, of every speaker and digit, tell subnets from each other.
+    held = (take >= TEST_TAKES) & (take % 15 == 7)
+    rest = ~test & ~held
     return Data.from_arrays(
-        (images(parts["x_train"]), parts["y_train"]),
-        validate=0.1,
-        test=(images(parts["x_test"]), parts["y_test"]),
-        calibrate=512,
+        (x[rest], y[rest]), validate=(x[held], y[held]), test=(x[test], y[test])
     )
 
 
-def text() -> tuple[np.ndarray, int]:
-    """Return Shakespeare's characters as numbers, int32, and how many differ."""
-    with gzip.open(folder() / "tinyshakespeare.txt.gz", "rt") as file:
-        characters = np.array(list(file.read()))
-    symbols, numbers = np.unique(characters, return_inverse=True)
-    return numbers.astype(np.int32), len(symbols)
+def digit_strings(train: int = 4000, scored: int = 300) -> Data:
+    """Return strings of 3 to 5 spoken digits of one speaker, for CTC.
 
+    No take is in two splits: the test's are the official ones, and validation's are
+    those that `speech` validates on.
 
-def text_parts() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the text's beginning to train on, what validates, and its end to test."""
-    numbers, _ = text()
-    first = int(TRAINING * len(numbers))
-    second = int((TRAINING + VALIDATION) * len(numbers))
-    return numbers[:first], numbers[first:second], numbers[second:]
-
-
-def shakespeare() -> Data:
-    """Return windows of Shakespeare's characters and the characters that follow.
-
-    Training windows overlap, so that a character is met at several places. Of those
-    that validate and test, the second half is scored, after a first half to read: each
-    character once, and none without context.
+    Args:
+      train: Strings to train on.
+      scored: Strings of either other split.
     """
-    train, validate, test = text_parts()
-    return Data.from_arrays(
-        _windows(train, CONTEXT // 4),
-        validate=_scored(validate),
-        test=_scored(test),
-        calibrate=64,
-    )
+    arrays = spoken_digits(folder() / DIGITS)
+    take = arrays["take"]
+    test = take < TEST_TAKES
+    held = ~test & (take % 15 == 7)
+    parts = (~test & ~held, train), (held, scored), (test, scored)
+    splits = [
+        strings({k: v[where] for k, v in arrays.items()}, n, seed=i)
+        for i, (where, n) in enumerate(parts)
+    ]
+    return Data.from_arrays(splits[0], validate=splits[1], test=splits[2])
 
 
-def _windows(numbers: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    views = np.lib.stride_tricks.sliding_window_view(numbers, CONTEXT + 1)[::stride]
-    return views[:, :-1].copy(), views[:, 1:].copy()
+def spoken_digits(file: Path) -> dict[str, np.ndarray]:
+    """Return x [3000, 32 frames, 32 mels] in 0 to 1, and y, speaker, take [3000]."""
+    with np.load(file) as arrays:
+        images = arrays["x"].transpose(0, 2, 1).astype(np.float32) / 255
+        return {"x": images} | {k: arrays[k] for k in ("y", "speaker", "take")}
 
 
-def _scored(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x, y = _windows(numbers, CONTEXT // 2)
-    y[:, : CONTEXT // 2] = -1
+def strings(
+    arrays: dict[str, np.ndarray],
+    n: int,
+    *,
+    seed: int,
+    lengths: tuple[int, int] = (3, 5),
+    gap: int = 2,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Join recordings of one speaker to strings, a few frames of silence between.
+
+    Args:
+      arrays: x [m, frames, mels] with silence of 0 around each recording; y, speaker
+        [m]. Only these recordings are used.
+      n: Number of strings.
+      seed: Decides which.
+      lengths: Fewest and most recordings in a string.
+      gap: Most frames of silence before each.
+
+    Returns:
+      x [n, most * (frames + gap), mels], filled up with silence, and int32 y [n, most],
+      filled up with -1.
+    """
+    rng = np.random.default_rng(seed)
+    speakers = np.unique(arrays["speaker"])
+    members = {s: np.flatnonzero(arrays["speaker"] == s) for s in speakers}
+    _, frames, mels = arrays["x"].shape
+    x = np.zeros((n, lengths[1] * (frames + gap), mels), np.float32)
+    y = np.full((n, lengths[1]), -1, np.int32)
+    for i in range(n):
+        mine, place = members[rng.choice(speakers)], 0
+        chosen = rng.choice(mine, rng.integers(lengths[0], lengths[1] + 1))
+        for j, one in enumerate(chosen):
+            sound = _trimmed(arrays["x"][one])
+            place += int(rng.integers(0, gap + 1))
+            x[i, place : place + len(sound)] = sound
+            y[i, j], place = arrays["y"][one], place + len(sound)
     return x, y
+
+
+def _trimmed(sound: np.ndarray) -> np.ndarray:
+    loud = np.flatnonzero(sound.max(1) > 0)
+    return sound[loud[0] : loud[-1] + 1] if len(loud) else sound
+
+
+# --- tables and images ------------------------------------------------------------
+
+
+def adult() -> Data:
+    """Return UCI Adult: x [n, 6 numbers and 8 codes] in float32, y [n] income over 50K.
+
+    The capital columns are taken as logarithms, and all numbers are standardised by the
+    training split. The test split is the official one.
+    """
+    with np.load(folder() / "adult.npz") as arrays:
+        return Data.from_arrays(
+            _adult(arrays, "train"), validate=0.15, test=_adult(arrays, "test")
+        )
+
+
+def _adult(arrays: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
+    numbers = []
+    for name in ADULT_NUMBERS:
+        train, column = (_number(name, arrays, s) for s in ("train", split))
+        numbers.append((column - train.mean()) / train.std())
+    categories = [
+        arrays[f"{split}_{name.removeprefix('cat_')}"].astype(np.float64)
+        for name in arrays.files
+        if name.startswith("cat_") and name != "cat_income"
+    ]
+    x = np.stack([*numbers, *categories], axis=1).astype(np.float32)
+    return x, arrays[f"{split}_income"].astype(np.int32)
+
+
+def _number(name: str, arrays: Any, split: str) -> np.ndarray:
+    column = arrays[f"{split}_{name}"].astype(np.float64)
+    return (
+        np.log1p(column) if name.startswith("capital") or name == "fnlwgt" else column
+    )
+
+
+def cifar() -> Data:
+    """Return 10,000 CIFAR-10 images, x [n, 32, 32, 3] standardised, y [n]."""
+    with np.load(folder() / "cifar10_small.npz") as arrays:
+        train, test = (arrays[f"x_{s}"].astype(np.float32) for s in ("train", "test"))
+        mean, std = train.mean((0, 1, 2)), train.std((0, 1, 2))
+        return Data.from_arrays(
+            ((train - mean) / std, arrays["y_train"]),
+            validate=0.1,
+            test=((test - mean) / std, arrays["y_test"]),
+        )

@@ -36,8 +36,9 @@ class RunSettings:
     """Nesterov momentum of SGD; AdamW's first beta."""
     weight_decay: float = 5e-4
     """Weight decay: SGD's is of every weight, AdamW's spares biases and norms."""
-    loss: Literal["cross_entropy", "next_token"] = "cross_entropy"
-    """Of a label an example, or of the next token at each token."""
+    loss: Literal["cross_entropy", "next_token", "ctc"] = "cross_entropy"
+    """Of a label an example, of the next token at each token, or of sequences whose
+    places are not known."""
     label_smoothing: float = 0.0
     """Share of a training label that is spread over all classes, 0 to below 1."""
     augment: str = ""

@@ -9,6 +9,7 @@ from typing import Any
 from oneshot.correlations import wilson_interval
 from oneshot.losses import (
     CLASSIFICATION,
+    CTC,
     Metric,
     Metrics,
     SmoothedCrossEntropy,
@@ -108,6 +109,10 @@ TASKS = {
         {"loss": next_token, "bits": bits, "token_accuracy": token_accuracy},
         Headline("bits", "bits a token", ".4f"),
         SmoothedNextToken,
+    ),
+    "ctc": Task(
+        CTC,
+        Headline("token_error_rate", "token error rate", ".1%"),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""A run's loss, optimizer, warm-up, smoothing and augmentation, over its whole length."""
+"""A run's loss, optimizer, warm-up, smoothing and augmentation, from end to end."""
 
 import json
 import shutil

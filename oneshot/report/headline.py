@@ -17,11 +17,13 @@ class Headline(NamedTuple):
         metric: Its key, behind `inherited_` and `tuned_`.
         words: Its name in print.
         share: Whether it is a share of one, printed as a percentage.
+        proportion: Whether it is the share of the examples that are right.
     """
 
     metric: str = "accuracy"
     words: str = "accuracy"
     share: bool = True
+    proportion: bool = True
 
     def inherited(self, row: Row) -> str:
         """The value on the validation split, with inherited weights."""
@@ -56,4 +58,9 @@ def headline(result: Row) -> Headline:
     if not named.get("metric"):
         return Headline()
     words = str(named.get("words") or named["metric"])
-    return Headline(str(named["metric"]), words, "%" in str(named.get("form")))
+    return Headline(
+        str(named["metric"]),
+        words,
+        "%" in str(named.get("form")),
+        bool(named.get("proportion")),
+    )

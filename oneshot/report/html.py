@@ -124,7 +124,8 @@ def _winner_sentence(row: Row, judged: Headline) -> str:
     text += f", with {' and '.join(sizes)}" if sizes else ""
     if judged.is_tested(row):
         text += f": <strong>{judged.tuned(row)}</strong> "
-        text += "of the test examples right" if judged.share else _on_test(judged)
+        right = "of the test examples right"
+        text += right if judged.proportion else _on_test(judged)
         text += f" after tuning{_between(row, judged)}."
     elif number(row.get("inherited_loss")) is not None:
         text += f": validation loss {fixed(row['inherited_loss'])} with inherited "
