@@ -15,11 +15,11 @@ from oneshot.ctc import CTC as CTC
 from oneshot.ctc import check_sequences
 from oneshot.ctc import ctc as ctc
 from oneshot.ctc import token_error_rate as token_error_rate
-from oneshot.tokens import SmoothedNextToken as SmoothedNextToken
-from oneshot.tokens import bits as bits
-from oneshot.tokens import check_tokens
-from oneshot.tokens import next_token as next_token
-from oneshot.tokens import token_accuracy as token_accuracy
+from oneshot.token_losses import SmoothedNextToken as SmoothedNextToken
+from oneshot.token_losses import bits as bits
+from oneshot.token_losses import check_tokens
+from oneshot.token_losses import next_token as next_token
+from oneshot.token_losses import token_accuracy as token_accuracy
 
 Metric = Callable[[Any, Any], jax.Array]
 Metrics = Mapping[str, Metric]

@@ -20,7 +20,7 @@ from oneshot.run import Run
 from oneshot.scores import Scores
 from oneshot.settings import RunSettings
 from oneshot.tasks import TASKS
-from oneshot.tokens import SmoothedNextToken, bits, next_token, token_accuracy
+from oneshot.token_losses import SmoothedNextToken, bits, next_token, token_accuracy
 from oneshot.tuning import cosine
 
 QUIET = Bars(Console(quiet=True))
