@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 import oneshot
-from oneshot import datasets
+from oneshot import datasets, run_training
 from oneshot.augmentations import augmentation, calls, parsed
 from oneshot.cli import main
+from oneshot.compilations import CompilationCounter
 from oneshot.losses import as_metrics, check_labels
 from oneshot.optimizer import adamw, check_optimizer, sgd
 from oneshot.progress import Bars
@@ -21,12 +22,13 @@ from oneshot.scores import Scores
 from oneshot.settings import RunSettings
 from oneshot.tasks import TASKS
 from oneshot.token_losses import SmoothedNextToken, bits, next_token, token_accuracy
+from oneshot.train import fit
 from oneshot.tuning import cosine
 
 QUIET = Bars(Console(quiet=True))
 TOKENS = {
-    "supernet": "tests.token_model:supernet",
-    "data": "tests.token_model:data",
+    "supernet": "tests.run_models:supernet",
+    "data": "tests.run_models:data",
     "arguments": '{"dropout": 0.1}',
     "loss": "next_token",
     "optimizer": "adamw",
@@ -34,6 +36,17 @@ TOKENS = {
     "weight_decay": 0.01,
     "warmup": 0.25,
     "label_smoothing": 0.05,
+    "steps": 40,
+    "batch_size": 16,
+}
+# An image model whose batches are shifted, mirrored and mixed.
+MIXED = {
+    "arguments": '{"widths": [4, 6], "depth": 1, "expand": [1, 2], "classes": 2}',
+    "data": "tests.run_models:images",
+    "augment": '["crop(1)", "flip", "mixup(0.5, 2)"]',
+    "optimizer": "adamw",
+    "warmup": 4,
+    "learning_rate": 0.01,
     "steps": 40,
     "batch_size": 16,
 }
@@ -92,31 +105,42 @@ def test_warm_up_and_rate_are_logged(tokens):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_to_equal_bits(tokens, tmp_path, monkeypatch):
-    """Killed after 20 steps, all new settings in use: weights and rows are the same."""
-    from oneshot import run_training
-
+@pytest.mark.parametrize("settings", [TOKENS, MIXED], ids=["tokens", "mixed"])
+def test_an_interrupted_run_goes_on_to_equal_bits(settings, tmp_path, monkeypatch):
+    """Killed after 20 steps, all settings in use: the same weights and rows."""
+    whole = Run(tmp_path / "whole", RunSettings(**settings), QUIET)
+    whole.train("")
     monkeypatch.setattr(run_training, "CHECKPOINT_EVERY", 20)
-    real = run_training.fit
 
     def killed(*args, **named):
-        yield next(iter(real(*args, **named)))
+        yield next(iter(fit(*args, **named)))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_training, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
-        Run(tmp_path / "again", RunSettings(**TOKENS), QUIET).train("")
-    monkeypatch.setattr(run_training, "fit", real)
+        Run(tmp_path / "again", RunSettings(**settings), QUIET).train("")
+    monkeypatch.setattr(run_training, "fit", fit)
     resumed = Run(tmp_path / "again", None, QUIET)
     assert resumed.state.step == 20
     resumed.train("")
-    whole = Run(tokens, None, QUIET)
-    for a, b in zip(
-        *map(jax.tree.leaves, (whole.weights, resumed.weights)), strict=True
-    ):
+    both = map(jax.tree.leaves, (whole.weights, resumed.weights))
+    for a, b in zip(*both, strict=True):
         np.testing.assert_array_equal(a, b)
-    rows = [(p / "metrics.jsonl").read_text() for p in (tokens, tmp_path / "again")]
+    rows = [(tmp_path / n / "metrics.jsonl").read_text() for n in ("whole", "again")]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_programs_for_mixed_labels_are_compiled_before_the_first_step(tmp_path):
+    run = Run(tmp_path / "run", RunSettings(**MIXED), QUIET)
+    batches = run.data.batches(0, 16, run.trainer.engine)
+    assert batches(0)[1].shape == (16, 2)  # shares of the classes
+    run.trainer.warm_up(batches(0))
+    state = run.trainer.init(0, batches(0)[0])
+    with CompilationCounter() as counter:
+        for step in range(3):
+            state, _ = run.trainer.step(state, batches(step))
+    assert counter.count == 0
 
 
 @pytest.mark.slow

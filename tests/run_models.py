@@ -1,4 +1,4 @@
-"""A small decoder over tokens, and data for it, as a user's own module would be."""
+"""Models and data that a user names by module and function: tokens, and images."""
 
 from __future__ import annotations
 
