@@ -240,9 +240,7 @@ def _mix(y: Array, order: Array, share: Array, classes: int) -> Array:
     return share[:, None] * y + (1 - share[:, None]) * y[order]
 
 
-def _rectangles(
-    key: Array, sides: tuple[Array, Array], size: tuple[int, int]
-) -> Array:
+def _rectangles(key: Array, sides: tuple[Array, Array], size: tuple[int, int]) -> Array:
     """Return masks [n, *size] of rectangles whose centres are anywhere, cut off."""
     inside = None
     keys = jax.random.split(key)

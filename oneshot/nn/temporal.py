@@ -75,4 +75,3 @@ def _add_all(one: list[Array], other: list[Array]) -> list[Array]:
 
 
 _by_shifts.defvjp(_forward, _backward)
-

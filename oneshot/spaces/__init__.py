@@ -1,6 +1,6 @@
 """Ready-made supernets: call them, or copy them and change what you like."""
 
 from oneshot.spaces.nb_macro import nb_macro as nb_macro
-from oneshot.spaces.tiny import tiny as tiny
 from oneshot.spaces.speech import speech as speech
 from oneshot.spaces.tabular import tabular as tabular
+from oneshot.spaces.tiny import tiny as tiny

@@ -48,9 +48,7 @@ class ElasticColumns(nnx.Module):
         rows, width, columns = sum(categories), max(embed), len(categories)
         inputs = numeric + columns * width
         draw = jax.random.normal
-        self.numbers = nnx.Param(
-            draw(rngs.params(), (numeric, features)) / inputs**0.5
-        )
+        self.numbers = nnx.Param(draw(rngs.params(), (numeric, features)) / inputs**0.5)
         self.table = nnx.Param(draw(rngs.params(), (rows, width)))
         self.linear = nnx.Param(
             draw(rngs.params(), (columns, width, features)) / inputs**0.5
