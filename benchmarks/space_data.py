@@ -24,6 +24,7 @@ ADULT_NUMBERS = (
     "hours_per_week",
 )
 ADULT_BINS = 32  # codes of each number
+ADULT_CATEGORIES = (9, 16, 7, 15, 6, 5, 2, 42, *[ADULT_BINS] * 6)
 
 
 def folder() -> Path:

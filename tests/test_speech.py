@@ -191,7 +191,9 @@ def test_columns_are_embeddings_beside_numbers():
     table = np.asarray(layer.table[...])
     tables = table[:3], table[3:]
     for embed in (1, 3):
-        want = rows[:, :2] @ layer.numbers[...] + np.asarray(layer.bias[...])
+        want = rows[:, :2] @ np.asarray(layer.numbers[...]) + np.asarray(
+            layer.bias[...]
+        )
         for column in range(2):
             codes = rows[:, 2 + column].astype(int)
             linear = np.asarray(layer.linear[...])[column, :embed]

@@ -228,7 +228,9 @@ def _dscnn(sizes: DsCnn, mels: int, impl: str) -> tuple[Any, dict[str, Any], int
 def _conformer(
     sizes: Conformer, mels: int, impl: str
 ) -> tuple[Any, dict[str, Any], int]:
-    options = {k: tuple(getattr(sizes, k)) for k in ("expand", "heads", "kernel")}
+    options: dict[str, Any] = {
+        key: tuple(getattr(sizes, key)) for key in ("expand", "heads", "kernel")
+    }
 
     def stem(rngs: nnx.Rngs) -> nnx.Module:
         return Subsampling(mels, sizes.width, rngs=rngs, impl=impl)
