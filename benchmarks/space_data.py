@@ -176,7 +176,10 @@ def cifar() -> Data:
     """Return 10,000 CIFAR-10 images, x [n, 32, 32, 3] standardised, y [n]."""
     with np.load(folder() / "cifar10_small.npz") as arrays:
         train, test = (arrays[f"x_{s}"].astype(np.float32) for s in ("train", "test"))
-        mean, std = train.mean((0, 1, 2)), train.std((0, 1, 2))
+        mean, std = (
+            f(train, (0, 1, 2), dtype=np.float64).astype(np.float32)
+            for f in (np.mean, np.std)
+        )
         return Data.from_arrays(
             ((train - mean) / std, arrays["y_train"]),
             validate=0.1,

@@ -87,7 +87,7 @@ def test_adult_has_its_columns_and_official_test(folder):
 
 def test_images_are_standardised(folder):
     data = space_data.cifar()
-    whole = np.concatenate([data.train.x, data.validate.x])
+    whole = np.concatenate([data.train.x, data.validate.x]).astype(float)
     np.testing.assert_allclose(whole.mean((0, 1, 2)), 0, atol=1e-3)
     np.testing.assert_allclose(whole.std((0, 1, 2)), 1, atol=1e-3)
     assert len(data.open_test("sizes").x) == 2000
