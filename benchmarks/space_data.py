@@ -23,6 +23,8 @@ ADULT_NUMBERS = (
     "capital_loss",
     "hours_per_week",
 )
+ADULT_BINS = 32  # codes of each number
+ADULT_CATEGORIES = (9, 16, 7, 15, 6, 5, 2, 42, *[ADULT_BINS] * 6)
 
 
 def folder() -> Path:
@@ -133,10 +135,12 @@ def _trimmed(sound: np.ndarray) -> np.ndarray:
 
 
 def adult() -> Data:
-    """Return UCI Adult: x [n, 6 numbers and 8 codes] in float32, y [n] income over 50K.
+    """Return UCI Adult: float32 x [n, 6 numbers and 14 codes], y [n] income over 50K.
 
-    The capital columns are taken as logarithms, and all numbers are standardised by the
-    training split. The test split is the official one.
+    Codes are those of 8 categories, and each number's again by quantiles of the
+    official training split, since income jumps at some values. The capital columns
+    are taken as logarithms, and all numbers are standardised. The test split is the
+    official one.
     """
     with np.load(folder() / "adult.npz") as arrays:
         return Data.from_arrays(
@@ -145,16 +149,19 @@ def adult() -> Data:
 
 
 def _adult(arrays: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
-    numbers = []
+    numbers, bins = [], []
     for name in ADULT_NUMBERS:
         train, column = (_number(name, arrays, s) for s in ("train", split))
         numbers.append((column - train.mean()) / train.std())
+        # Most capital is 0, which is a bin of its own.
+        edges = np.quantile(train[train > 0], np.linspace(0, 1, ADULT_BINS - 1))
+        bins.append(np.searchsorted(np.unique(edges), column, side="right"))
     categories = [
         arrays[f"{split}_{name.removeprefix('cat_')}"].astype(np.float64)
         for name in arrays.files
         if name.startswith("cat_") and name != "cat_income"
     ]
-    x = np.stack([*numbers, *categories], axis=1).astype(np.float32)
+    x = np.stack([*numbers, *categories, *bins], axis=1).astype(np.float32)
     return x, arrays[f"{split}_income"].astype(np.int32)
 
 
@@ -169,7 +176,10 @@ def cifar() -> Data:
     """Return 10,000 CIFAR-10 images, x [n, 32, 32, 3] standardised, y [n]."""
     with np.load(folder() / "cifar10_small.npz") as arrays:
         train, test = (arrays[f"x_{s}"].astype(np.float32) for s in ("train", "test"))
-        mean, std = train.mean((0, 1, 2)), train.std((0, 1, 2))
+        mean, std = (
+            f(train, (0, 1, 2), dtype=np.float64).astype(np.float32)
+            for f in (np.mean, np.std)
+        )
         return Data.from_arrays(
             ((train - mean) / std, arrays["y_train"]),
             validate=0.1,

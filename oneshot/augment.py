@@ -214,7 +214,7 @@ def cutmix(alpha: float, classes: int) -> Augment:
         order, share = _partners(key, len(x), alpha)
         side = jnp.sqrt(1 - share)
         sides = side * x.shape[1], side * x.shape[2]
-        inside = _rectangles(place, sides, x.shape[1:3])
+        inside = _rectangles(place, sides, (x.shape[1], x.shape[2]))
         kept = 1 - inside.mean((1, 2), dtype=jnp.float32)
         x = jnp.where(inside[..., None], x[order], x)
         return x, _mix(y, order, kept, classes)

@@ -121,7 +121,7 @@ def token_error_rate(logits: Array, targets: Array) -> Array:
 
 
 def sequence_accuracy(logits: Array, targets: Array) -> Array:
-    """Return 1 where greedy decoding finds exactly the target, else 0, float32 `[n]`."""
+    """Return 1 where greedy decoding finds exactly the target, else 0, as float32."""
     wrong = edit_distance(greedy_decode(logits), targets)
     return (wrong == 0).astype(jnp.float32)
 
@@ -148,8 +148,8 @@ def check_sequences(outputs: Any, targets: Any) -> None:
     shaped = targets.ndim == 2 and len(outputs.shape) == 3
     if not shaped or targets.dtype.kind not in "iu":
         raise ValueError(
-            "CTC needs logits [n, steps, classes + 1] and integer targets [n, longest], "
-            f"but the head returns {list(outputs.shape)} and the targets are "
+            "CTC needs logits [n, steps, classes + 1] and integer targets [n, "
+            f"longest], but the head returns {list(outputs.shape)} and the targets are "
             f"{targets.dtype}{list(targets.shape)}."
         )
     classes, padded = outputs.shape[-1] - 1, targets < 0

@@ -65,7 +65,7 @@ class SmoothedCrossEntropy:
     amount: float
 
     def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
-        """Return the loss of each example, [n]; labels as `cross_entropy` takes them."""
+        """Return the loss of each example, [n]; labels as in `cross_entropy`."""
         targets = labels
         if not _shares(logits, labels):
             targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)

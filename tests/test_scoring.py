@@ -39,6 +39,7 @@ class Case:
 
 
 SLOW = ("nb_macro", "tiny", "transformer")  # to compile
+SLOW += ("dscnn", "conformer", "tabular")
 CASES = [
     pytest.param(r.name, marks=[pytest.mark.slow] if r.name in SLOW else [])
     for r in REFERENCES

@@ -27,8 +27,11 @@ def archs_of(net, n, seed=0):
     return net.space.sample(np.random.default_rng(seed), n)
 
 
+SLOW = ("conformer", "tabular")  # to compile
 TRACEABLE = [
-    r for r in REFERENCES if r.traceable and r.name not in ("nb_macro", "tiny")
+    pytest.param(r, marks=[pytest.mark.slow] if r.name in SLOW else [])
+    for r in REFERENCES
+    if r.traceable and r.name not in ("nb_macro", "tiny")
 ]
 
 

@@ -65,9 +65,9 @@ class Conformer:
 
 # Beyond "tiny", the largest options are the papers': the CNN's 64, 172 and 276 channels
 # and 4, 4 and 5 blocks (its authors' train_commands.txt, ARM-software/ML-KWS-for-MCU;
-# "large" has up to 6 blocks here, to keep two equal stages), and the Conformer's 16, 16
-# and 17 blocks of 144, 256 and 512 features with 4, 4 and 8 heads (Table 1 of its paper;
-# the kernel of 32 is 31 here, so that it has a middle).
+# "large" has up to 6 blocks here, to keep two equal stages), and the Conformer's 16,
+# 16 and 17 blocks of 144, 256 and 512 features with 4, 4 and 8 heads (Table 1 of its
+# paper; the kernel of 32 is 31 here, so that it has a middle).
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "dscnn": {
         "tiny": DsCnn(),
@@ -151,9 +151,9 @@ def speech(
 
     Args:
       model: "dscnn" or "conformer".
-      size: "tiny", seconds on a CPU; "small", "medium" or "large", whose largest options
-        are the papers' models of such names; or a mapping of fields of `DsCnn` or
-        `Conformer` that differ from "tiny".
+      size: "tiny", seconds on a CPU; "small", "medium" or "large", whose largest
+        options are the papers' models of such names; or a mapping of fields of `DsCnn`
+        or `Conformer` that differ from "tiny".
       classes: Outputs, or tokens of a sequence.
       mels: Features a frame; the CNN takes any number.
       output: "classes" for logits [n, classes]; "ctc" for [n, ceil(time / 4),
@@ -228,7 +228,9 @@ def _dscnn(sizes: DsCnn, mels: int, impl: str) -> tuple[Any, dict[str, Any], int
 def _conformer(
     sizes: Conformer, mels: int, impl: str
 ) -> tuple[Any, dict[str, Any], int]:
-    options = {k: tuple(getattr(sizes, k)) for k in ("expand", "heads", "kernel")}
+    options: dict[str, Any] = {
+        key: tuple(getattr(sizes, key)) for key in ("expand", "heads", "kernel")
+    }
 
     def stem(rngs: nnx.Rngs) -> nnx.Module:
         return Subsampling(mels, sizes.width, rngs=rngs, impl=impl)

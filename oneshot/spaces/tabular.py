@@ -19,6 +19,7 @@ from oneshot.layers import Elastic, Stage
 from oneshot.nn import BatchNorm
 from oneshot.supernet import Supernet
 
+_ADULT = (6, (9, 16, 7, 15, 6, 5, 2, 42, *[32] * 6))
 _init = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
@@ -162,7 +163,7 @@ class TableHead(nnx.Module):
 
 def tabular(
     *,
-    columns: tuple[int, Sequence[int]] = (6, (9, 16, 7, 15, 6, 5, 2, 42)),
+    columns: tuple[int, Sequence[int]] = _ADULT,
     classes: int = 2,
     features: int = 64,
     embed: Sequence[int] = (2, 4, 8),
@@ -176,7 +177,7 @@ def tabular(
     Args:
       columns: How many numbers a row begins with (standardise them), and how many codes
         each of the categorical columns after them has, which hold 0 to that less 1. The
-        default is UCI Adult's.
+        default is UCI Adult's, whose numbers come again as codes of 32 quantiles each.
       classes: Outputs of the head.
       features: Width between blocks.
       embed: Widths of embeddings on offer, one for all columns.
