@@ -83,7 +83,7 @@ RECIPES: dict[str, Recipe] = {
             "supernet": "speech",
             "arguments": {"model": "dscnn", "size": "tiny"},
             "data": "benchmarks.space_data:speech",
-            "augment": "spec_augment",
+            "augment": "spec_augment(6, 6)",
             "optimizer": "adamw",
             "learning_rate": 3e-3,
             "weight_decay": 0.01,

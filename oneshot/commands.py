@@ -15,6 +15,8 @@ from oneshot.rundir import RunDirectory
 from oneshot.searching import Objective, Result
 from oneshot.settings import RunSettings, SearchSettings
 
+_TUNING_SHARE = 0.3  # of the run's highest learning rate
+
 
 def quickstart(console: Console, out: Path, seed: int) -> None:
     """Run the quickstart, or show the result of a finished one."""
@@ -93,8 +95,9 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
     arch = _best(run, options["max_macs"]) if arch is None else arch
     arch = run.supernet.space.path_key(run.supernet.space.check(arch))
     with run.bars.phase("tune") as progress:
-        how = options["tune_steps"], options["tune_rate"]
-        weights = run.tuned(arch, *how, progress)
+        rate = options["tune_rate"]
+        rate = _TUNING_SHARE * run.settings.learning_rate if rate is None else rate
+        weights = run.tuned(arch, options["tune_steps"], rate, progress)
     run.extract(arch, weights, run.directory.best, tune_steps=options["tune_steps"])
     row = _row(run, arch, weights, options["test"])
     before = run.directory.read("result.json", {})

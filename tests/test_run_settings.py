@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import oneshot
-from oneshot import datasets, run_training
+from oneshot import augment, datasets, run_training
 from oneshot.augmentations import augmentation, calls, parsed
 from oneshot.cli import main
 from oneshot.compilations import CompilationCounter
@@ -291,13 +291,26 @@ def test_calls_by_name():
     )  # fmt: skip
     assert augmentation("  ") is None
     x, y = np.ones((2, 3)), np.arange(2)
-    augment = augmentation("tests.test_run_settings:shifted(by=1, scale=2)")
-    np.testing.assert_array_equal(augment(None, x, y)[0], 3)
+    moved = augmentation("tests.test_run_settings:shifted(by=1, scale=2)")
+    np.testing.assert_array_equal(moved(None, x, y)[0], 3)
+
+
+def test_ready_augmentations_go_by_their_names_in_the_order_given(key):
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+    y = np.arange(4)
+    named = augmentation('["crop(2)", "flip(probability=1.0)", "mixup(0.5, 4)"]')
+    parts = augment.crop(2), augment.flip(1.0), augment.mixup(0.5, 4)
+    for a, b in zip(named(key, x, y), augment.compose(*parts)(key, x, y), strict=True):
+        np.testing.assert_array_equal(a, b)
+    masked, _ = augmentation("spec_augment(3, 3)")(key, x[..., 0], y)
+    assert masked.shape == (4, 8, 8) and not np.array_equal(masked, x[..., 0])
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("mixup(0.2)", r"missing a required argument: 'classes'.*It takes \(alpha"),
+        ("blur", "Cannot import 'oneshot.augment:blur'"),
         ("tests.test_run_settings:shifted()", "missing a required argument"),
         ("tests.test_run_settings:shifted(print(1))", "literal arguments"),
         ("tests.test_run_settings:shifted(1", "literal arguments"),
