@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import quickstart
+from benchmarks import quickstart, spaces
 from benchmarks.readme_rows import ROWS
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +25,7 @@ BENCHMARKS = (
     "rank_population",
     "scaling",
     "quickstart",
+    "spaces",
 )
 
 
@@ -36,7 +37,8 @@ def main() -> None:
             _run(name, quick)
     if not quick:
         _rewrite(ROOT / "README.md")
-    print(_measured())
+    for table in (*_tables().values(), _measured()):
+        print(f"{table}\n")
 
 
 def _run(name: str, quick: bool) -> None:
@@ -52,11 +54,19 @@ def _run(name: str, quick: bool) -> None:
 
 def _rewrite(readme: Path) -> None:
     text = _replace(readme.read_text(), "benchmarks", _measured())
-    file = RESULTS / "quickstart.json"
-    if file.is_file():
-        table = quickstart.table(json.loads(file.read_text()))
-        text = _replace(text, "quickstart", table)
+    for name, table in _tables().items():
+        text = _replace(text, name, table)
     readme.write_text(text)
+
+
+def _tables() -> dict[str, str]:
+    """Return the tables of the benchmarks that make one of their own, by name."""
+    out = {}
+    for name, table in (("quickstart", quickstart.table), ("spaces", spaces.table)):
+        file = RESULTS / f"{name}.json"
+        if file.is_file():
+            out[name] = table(json.loads(file.read_text()))
+    return out
 
 
 def _measured() -> str:

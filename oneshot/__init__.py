@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from oneshot.losses import SmoothedCrossEntropy as SmoothedCrossEntropy
     from oneshot.losses import accuracy as accuracy
     from oneshot.losses import cross_entropy as cross_entropy
+    from oneshot.losses import next_token as next_token
     from oneshot.models import Origin as Origin
     from oneshot.models import load as load
     from oneshot.models import save_model as save_model
@@ -88,7 +89,7 @@ _NAMES = {
     "factories": "Factory",
     "extraction": "Model extract",
     "layers": "Elastic Identity OneOf Stage",
-    "losses": "SmoothedCrossEntropy accuracy cross_entropy",
+    "losses": "SmoothedCrossEntropy accuracy cross_entropy next_token",
     "models": "Origin load save_model",
     "profile": "Profile profile",
     "racing": "Race",

@@ -63,10 +63,10 @@ class Extract:
     """Bound on multiply-adds for the best trial."""
     tune_steps: int = 0
     """Steps of tuning before it is saved."""
-    tune_rate: float = 0.03
-    """Highest learning rate of tuning."""
+    tune_rate: float | None = None
+    """Highest learning rate of tuning; None for 0.3 times the run's."""
     test: bool = False
-    """Open the test split for its accuracy; the run remembers that."""
+    """Open the test split, for its accuracy or the like; the run remembers that."""
 
 
 @dataclasses.dataclass(frozen=True)

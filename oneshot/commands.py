@@ -10,14 +10,13 @@ from rich.table import Table
 
 from oneshot import profiling
 from oneshot import quickstart as pipeline
-from oneshot.correlations import wilson_interval
-from oneshot.evaluate import Evaluator
 from oneshot.progress import Bars
-from oneshot.resources import Resources
 from oneshot.run import Run
 from oneshot.rundir import RunDirectory
 from oneshot.searching import Objective, Result
 from oneshot.settings import ProfileSettings, RunSettings, SearchSettings
+
+_TUNING_SHARE = 0.3  # of the run's highest learning rate
 
 
 def quickstart(console: Console, out: Path, seed: int) -> None:
@@ -73,7 +72,8 @@ def _front(run: Run, result: Result, raced: bool) -> Table:
     both = Result(result.trials, (Objective("loss"), Objective("macs")))
     table = Table(title=f"Front of {len(result.trials)} subnets", title_justify="left")
     table.add_column("subnet")
-    names = ("multiply-adds", "parameters", "validation loss", "accuracy")
+    headline = run.task.headline
+    names = ("multiply-adds", "parameters", "validation loss", headline.words)
     for name in (*names, "images") if raced else names:
         table.add_column(name, justify="right")
     for trial in both.front:
@@ -83,7 +83,7 @@ def _front(run: Run, result: Result, raced: bool) -> Table:
             f"{trial.costs['macs']:,.0f}",
             f"{trial.costs['params']:,.0f}",
             f"{trial.scores['loss']:.4f} ± {trial.scores['loss_se']:.4f}",
-            f"{trial.scores['accuracy']:.1%}",
+            headline.text(trial.scores[headline.metric]),
             *images,
         )
     return table
@@ -96,8 +96,9 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
     arch = _best(run, options["max_macs"]) if arch is None else arch
     arch = run.supernet.space.path_key(run.supernet.space.check(arch))
     with run.bars.phase("tune") as progress:
-        how = options["tune_steps"], options["tune_rate"]
-        weights = run.tuned(arch, *how, progress)
+        rate = options["tune_rate"]
+        rate = _TUNING_SHARE * run.settings.learning_rate if rate is None else rate
+        weights = run.tuned(arch, options["tune_steps"], rate, progress)
     run.extract(arch, weights, run.directory.best, tune_steps=options["tune_steps"])
     row = _row(run, arch, weights, options["test"])
     before = run.directory.read("result.json", {})
@@ -112,7 +113,8 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
     console.print(
         f"Saved {run.network(arch)}: {row['params']:,} parameters, {row['macs']:,} "
         f"multiply-adds, validation loss {row['tuned_loss']:.4f} (inherited "
-        f'{row["inherited_loss"]:.4f}). oneshot.load("{run.directory.best}") opens it.',
+        f"{row['inherited_loss']:.4f}). {_tested(run, row) if options['test'] else ''}"
+        f'oneshot.load("{run.directory.best}") opens it.',
         soft_wrap=True,
     )
 
@@ -129,7 +131,7 @@ def _best(run: Run, max_macs: int | None) -> tuple[int, ...]:
 
 
 def _row(run: Run, arch: Any, weights: Any, test: bool) -> dict[str, Any]:
-    inherited = run.evaluator(run.weights, [arch]).rows()[0]
+    inherited, metric = run.evaluator(run.weights, [arch]), run.task.headline.metric
     row = {
         "role": "extracted",
         "chosen": True,
@@ -137,27 +139,24 @@ def _row(run: Run, arch: Any, weights: Any, test: bool) -> dict[str, Any]:
         "network": run.network(arch),
         "params": run.costs.params(arch),
         "macs": run.costs.macs(arch),
-        "inherited_loss": inherited["loss"],
-        "inherited_loss_se": inherited["loss_se"],
-        "inherited_accuracy": inherited["accuracy"],
+        "inherited_loss": float(inherited.loss[0]),
+        "inherited_loss_se": float(inherited.standard_error("loss")[0]),
+        f"inherited_{metric}": float(inherited.mean(metric)[0]),
         "tuned_loss": float(run.evaluator(weights, [arch]).loss[0]),
     }
     if test:
-        split = run.data.open_test("oneshot extract --test")
-        scorer = Evaluator(
-            run.supernet,
-            run.data,
-            split=split,
-            # The shape that scoring is compiled for.
-            resources=Resources(chunk=len(run.data.validate.x)),
-            engine=run.trainer.engine,
-        )
-        accuracy = float(scorer(weights, [arch]).accuracy[0])
-        correct = round(accuracy * len(split.x))
-        low, high = wilson_interval(correct, len(split.x))
-        row |= {"tuned_accuracy": accuracy, "tuned_low": low, "tuned_high": high}
-        row |= {"tuned_correct": correct, "test_n": len(split.x)}
+        scorer = run.test_scorer("oneshot extract --test")
+        row |= run.task.headline.row(scorer(weights, [arch]), "tuned")
+        row["test_n"] = scorer.n
     return row
+
+
+def _tested(run: Run, row: dict[str, Any]) -> str:
+    headline = run.task.headline
+    value, low, high = (
+        headline.text(row[f"tuned_{name}"]) for name in (headline.metric, "low", "high")
+    )
+    return f"Test {headline.words}: {value} ({low} to {high}), n = {row['test_n']:,}. "
 
 
 def report(console: Console, path: Path) -> None:

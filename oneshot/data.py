@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from oneshot.augment import Augment, as_augment
 from oneshot.randomness import AUGMENTATION, ORDER, SPLITS, stream_key
 
 
@@ -34,9 +35,6 @@ class Placement(Protocol):
     def sharding(self, kind: Any) -> Any: ...
 
 
-Augment = Callable[[jax.Array, jax.Array], jax.Array]  # (key, x) -> x, traced
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
     """Splits of one data set, and the batches that training draws from them.
@@ -48,7 +46,8 @@ class Data:
     Attributes:
       train, validate: The splits of these names.
       calibrate: Part of train, un-augmented, for BatchNorm's statistics.
-      augment: Random transformation of training batches, or None.
+      augment: Random transformation of training batches, or None. To use another:
+        `dataclasses.replace(data, augment=...)`.
       test_log: One entry for each time that `open_test` was called.
     """
 
@@ -68,7 +67,7 @@ class Data:
         validate: tuple[Any, Any] | float = 0.2,
         test: tuple[Any, Any] | None = None,
         calibrate: int = 1024,
-        augment: Augment | None = None,
+        augment: Augment | Callable[..., Any] | None = None,
         seed: int = 0,
     ) -> Data:
         """Check arrays and split them.
@@ -78,7 +77,8 @@ class Data:
           validate: (x, y), or the share of `train`, in 0 to 1, taken for it at random.
           test: (x, y) or None.
           calibrate: How many training examples recalibrate BatchNorm (all, if fewer).
-          augment: `(key, x) -> x`, traced into the batch program.
+          augment: `(key, x, y) -> (x, y)` such as those of `oneshot.augment`, or
+            `(key, x) -> x`; traced into the batch program.
           seed: Decides which examples are taken.
 
         Raises:
@@ -104,7 +104,7 @@ class Data:
             checked("train", whole),
             checked("validate", validate),
             checked("calibrate", (whole.x[chosen], whole.y[chosen])),
-            augment,
+            as_augment(augment),
             [],
             None if test is None else checked("test", test),
         )
@@ -171,8 +171,12 @@ class Data:
             )
         if engine not in self._on_device:
             arrays = engine.put((self.train.x, self.train.y), "weights")
-            self._on_device[engine] = arrays, _gathering(self.augment, engine)
-        return Batches(len(self.train.x), seed, size, engine, self._on_device[engine])
+            self._on_device[engine] = arrays
+        program = engine, self.augment  # `dataclasses.replace` shares this dict
+        if program not in self._on_device:
+            self._on_device[program] = _gathering(as_augment(self.augment), engine)
+        on_device = self._on_device[engine], self._on_device[program]
+        return Batches(len(self.train.x), seed, size, engine, on_device)
 
 
 class Batches:
@@ -213,7 +217,7 @@ def _gathering(augment: Augment | None, engine: Placement) -> Callable:
     def gather(arrays, places, key, step):
         x, y = (array[places] for array in arrays)
         if augment is not None:
-            x = augment(jax.random.fold_in(key, step), x)
+            x, y = augment(jax.random.fold_in(key, step), x, y)
         return x, y
 
     return jax.jit(gather, out_shardings=engine.sharding("data"))
@@ -241,6 +245,8 @@ def checked(name: str, arrays: tuple[Any, Any]) -> Split:
                 "to NaN."
             )
     x, y = (a.astype(np.float32) if a.dtype == np.float64 else a for a in (x, y))
+    if x.dtype == np.int64:  # tokens; JAX has no 64-bit integers by default
+        x = x.astype(np.int32)
     if np.issubdtype(y.dtype, np.integer):
         y = y.astype(np.int32)
     return Split(x, y)

@@ -1,4 +1,4 @@
-"""Data by name: scikit-learn's digits, a file of arrays, or a user's function."""
+"""Data by name: scikit-learn's digits, a file of arrays or of text, or a function."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ def load_data(name: str, calibrate: int = 1024) -> Data:
 
     Args:
       name: "digits"; an .npz file with `x` and `y`, or with `x_train`, `y_train` and
-        perhaps `x_test`, `y_test`; or "module:function" that returns a `Data`.
+        perhaps `x_test`, `y_test`; a .txt or .txt.gz file, for its characters; or
+        "module:function" that returns a `Data`.
       calibrate: How many training images recalibrate BatchNorm.
 
     Returns:
       The data. Images of bytes become float32 in 0 to 1, with a channel axis. A fifth
       is held out for validation, and for a test where the file has none, always the
-      same.
+      same. Text becomes windows of 128 characters, one from each 32nd on in training;
+      its last tenth is the test, the tenth before that validation (`oneshot.tokens`).
 
     Raises:
       ValueError: If there is no such data, or the file lacks the arrays.
@@ -42,14 +44,18 @@ def load_data(name: str, calibrate: int = 1024) -> Data:
                 "oneshot.Data, for example from Data.from_arrays."
             )
         return data
+    if name.endswith((".txt", ".txt.gz")):
+        from oneshot.tokens import character_data
+
+        return character_data(name, stride=32, calibrate=calibrate)
     return _from_file(Path(name), calibrate)
 
 
 def _from_file(file: Path, calibrate: int) -> Data:
     if not file.is_file():
         raise ValueError(
-            f"There is no data {str(file)!r}: give 'digits', an .npz file, or "
-            "module:function that returns oneshot.Data."
+            f"There is no data {str(file)!r}: give 'digits', an .npz file, a "
+            ".txt or .txt.gz file, or module:function that returns oneshot.Data."
         )
     with _open(file) as arrays:
         names = set(arrays.files)

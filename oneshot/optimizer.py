@@ -1,4 +1,4 @@
-"""What an optimizer must be, to be applied to each module on its own."""
+"""Optimizers: two ready ones, and what one must be to work module by module."""
 
 from __future__ import annotations
 
@@ -65,3 +65,42 @@ def _probe(transformation: optax.GradientTransformation):
 
     compiled = jax.jit(update)
     return state, (np.asarray(compiled(5.0)), np.asarray(compiled(5e4)))
+
+
+def sgd(momentum: float = 0.9, weight_decay: float = 0.0) -> MakeOptimizer:
+    """Return SGD with Nesterov momentum and decay of every weight, as a function.
+
+    Example:
+      >>> Trainer(net, strategy, sgd(weight_decay=5e-4), 0.1)
+    """
+
+    def make(learning_rate: Any) -> optax.GradientTransformation:
+        decay = optax.add_decayed_weights(weight_decay)
+        return optax.chain(decay, optax.sgd(learning_rate, momentum, nesterov=True))
+
+    return make
+
+
+def adamw(momentum: float = 0.9, weight_decay: float = 0.0) -> MakeOptimizer:
+    """Return AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), as a function.
+
+    Decay spares arrays of one axis: biases, and the scales of norms.
+
+    Args:
+      momentum: Decay of the mean of gradients, Adam's first beta.
+      weight_decay: As the paper's, times the learning rate at each step.
+
+    Example:
+      >>> Trainer(net, strategy, adamw(weight_decay=0.05), 1e-3)
+    """
+
+    def make(learning_rate: Any) -> optax.GradientTransformation:
+        return optax.adamw(
+            learning_rate, b1=momentum, weight_decay=weight_decay, mask=_matrices
+        )
+
+    return make
+
+
+def _matrices(params: Any) -> Any:
+    return jax.tree.map(lambda a: jnp.ndim(a) > 1, params)

@@ -12,11 +12,8 @@ from rich import box
 from rich.table import Table
 
 from oneshot.constraints import extremes
-from oneshot.correlations import wilson_interval
 from oneshot.diagnostics import ranking
-from oneshot.evaluate import Evaluator
 from oneshot.progress import Bars
-from oneshot.resources import Resources
 from oneshot.run import Run
 from oneshot.searching import Result
 from oneshot.settings import RunSettings, SearchSettings
@@ -128,21 +125,10 @@ def _rows(
     tuned: dict[Arch, tuple[Weights, float]],
 ) -> list[dict[str, Any]]:
     """Return the rows of the table; the test split is opened here, once."""
-    test = run.data.open_test("final table")
-    chunk = len(run.data.validate.x)  # the shape that scoring is compiled for
-    scorer = Evaluator(
-        run.supernet,
-        run.data,
-        split=test,
-        resources=Resources(chunk=chunk),
-        engine=run.trainer.engine,
-    )
+    scorer = run.test_scorer("final table")
     inherited = run.evaluator(run.weights, [arch for _, arch in subjects]).rows()
     rows = []
     for i, ((role, arch), scores) in enumerate(zip(subjects, inherited, strict=True)):
-        accuracy = float(scorer(tuned[arch][0], [arch]).accuracy[0])
-        correct = round(accuracy * len(test.x))
-        low, high = wilson_interval(correct, len(test.x))
         rows.append(
             {
                 "role": role,
@@ -155,11 +141,8 @@ def _rows(
                 "inherited_loss_se": scores["loss_se"],
                 "inherited_accuracy": scores["accuracy"],
                 "tuned_loss": tuned[arch][1],
-                "tuned_accuracy": accuracy,
-                "tuned_low": low,
-                "tuned_high": high,
-                "tuned_correct": correct,
-                "test_n": len(test.x),
+                **run.task.headline.row(scorer(tuned[arch][0], [arch]), "tuned"),
+                "test_n": scorer.n,
             }
         )
     return rows

@@ -6,21 +6,18 @@ from its last checkpoint, a search from its stored trials.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optax
 
-from oneshot import checkpoint
-from oneshot.algorithms import NSGA2, RandomSearch, RegularizedEvolution
-from oneshot.bound import bind
+from oneshot import checkpoint, run_search, run_training
+from oneshot.augmentations import augmentation
 from oneshot.compilation_cache import use_compilation_cache
-from oneshot.constraints import Constraints
-from oneshot.cost_tables import Cost, CostTables
 from oneshot.costs import Costs
 from oneshot.data import Data
 from oneshot.datasets import load_data
@@ -29,26 +26,24 @@ from oneshot.evaluate import Evaluator
 from oneshot.extraction import Model, extract
 from oneshot.factories import Factory
 from oneshot.models import Origin, save_model
+from oneshot.optimizer import adamw, sgd
 from oneshot.progress import Bars, Report
 from oneshot.report import render
-from oneshot.rundir import RunDirectory, environment
-from oneshot.searched import is_current, last_trials, race_of, record
-from oneshot.searching import Objective, Result, search
+from oneshot.resources import Resources
+from oneshot.rundir import RunDirectory
+from oneshot.searched import is_current, last_trials
+from oneshot.searching import Result
 from oneshot.settings import RunSettings, SearchSettings
 from oneshot.space import Arch
 from oneshot.strategies import Uniform
 from oneshot.supernet import Supernet, Weights
-from oneshot.train import DivergedError, Trainer, TrainState, check_data, fit
+from oneshot.tasks import Task, task_of
+from oneshot.train import Trainer, TrainState
 from oneshot.trials import Trial, Trials
 from oneshot.tuning import cosine, tuning
 
-CHECKPOINT_EVERY, CHECKPOINT_SECONDS = 500, 60  # whichever comes first
 _ADJUSTABLE = ("learning_rate", "clip_norm")  # may change while a run goes on
-_ALGORITHMS = {
-    "nsga2": functools.partial(NSGA2, population_size=40),
-    "evolution": functools.partial(RegularizedEvolution, population_size=40),
-    "random": functools.partial(RandomSearch, over="paths"),
-}
+_OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
 
 
 def _ignore(done: int, total: int) -> None:
@@ -102,36 +97,49 @@ class Run:
     @functools.cached_property
     def data(self) -> Data:
         """The data."""
-        return load_data(self.settings.data)
+        data = load_data(self.settings.data)
+        augment = augmentation(self.settings.augment)
+        return data if augment is None else dataclasses.replace(data, augment=augment)
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """The loss, the metrics that are scored, and the headline."""
+        return task_of(self.settings)
 
     @functools.cached_property
     def trainer(self) -> Trainer:
         """The trainer; its programs also serve tuning."""
-        s = self.settings
-
-        def optimizer(lr):
-            decay = optax.add_decayed_weights(s.weight_decay)
-            return optax.chain(decay, optax.sgd(lr, s.momentum, nesterov=True))
-
+        s, make = self.settings, _OPTIMIZERS[self.settings.optimizer]
         return Trainer(
             self.supernet,
             Uniform(self.supernet.space, s.over),
-            optimizer,
-            cosine(s.learning_rate, s.steps),
+            make(s.momentum, s.weight_decay),
+            self._rate(s.learning_rate, s.steps),
+            loss=self.task.training(s),
             clip_norm=s.clip_norm,
         )
+
+    def _rate(self, highest: float, steps: int) -> optax.Schedule:
+        return cosine(highest, steps, self.settings.warmup_steps(steps))
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:
         """Scores on the validation split."""
-        return Evaluator(self.supernet, self.data, engine=self.trainer.engine)
+        return self.scorer()
 
-    def _searching(self, settings: SearchSettings) -> Evaluator:
-        race = race_of(settings)
-        if race is None:
-            return self.evaluator
-        engine = self.trainer.engine
-        return Evaluator(self.supernet, self.data, race=race, engine=engine)
+    def scorer(self, **options: Any) -> Evaluator:
+        """Return an evaluator of the run's metrics, with the trainer's programs."""
+        engine, metrics = self.trainer.engine, self.task.metrics
+        return Evaluator(
+            self.supernet, self.data, loss=metrics, engine=engine, **options
+        )
+
+    def test_scorer(self, reason: str) -> Evaluator:
+        """Return an evaluator on the test split, which is opened for this reason."""
+        split = self.data.open_test(reason)
+        # The shape that scoring is compiled for.
+        chunk = Resources(chunk=len(self.data.validate.x))
+        return self.scorer(split=split, resources=chunk)
 
     @functools.cached_property
     def costs(self) -> Costs:
@@ -152,71 +160,8 @@ class Run:
 
     def train(self, command: str) -> TrainState:
         """Train to the end, from the last checkpoint if there is one."""
-        start, s = time.perf_counter(), self.settings
-        check_data(self.trainer, self.data, s.batch_size)
-        self._describe(command)
-        x, y = (part[: s.batch_size] for part in self.data.train)
-        latest = checkpoint.latest_step(self.directory.checkpoints)
-        if latest is None:
-            state = self.trainer.init(s.seed, x)
-        else:
-            state = self.state
-        if state.step < s.steps:
-            with self.bars.phase("compile training programs") as report:
-                self.trainer.warm_up((x, y), report)
-            state = self._train_on(state)
-            seconds = time.perf_counter() - start
-            self.directory.update_result(seconds={"train": seconds})
-        self.__dict__["state"] = state
+        self.__dict__["state"] = state = run_training.train(self, command)
         return state
-
-    def _train_on(self, state: TrainState) -> TrainState:
-        s, directory = self.settings, self.directory
-        directory.keep_metrics_before(state.step)
-        saved, since = state.step, time.monotonic()
-        if not state.step:  # so that there is something to go back to
-            checkpoint.save(directory.checkpoints, self.supernet, state)
-        with self.bars.phase("train supernet") as report:
-            states = fit(
-                self.trainer, state, self.data, s.steps, batch_size=s.batch_size
-            )
-            try:
-                for state, rows in states:
-                    directory.add_metrics(rows)
-                    report(state.step, s.steps)
-                    due = time.monotonic() - since >= CHECKPOINT_SECONDS
-                    due |= state.step - saved >= CHECKPOINT_EVERY
-                    if due or state.step == s.steps:
-                        checkpoint.save(directory.checkpoints, self.supernet, state)
-                        saved, since = state.step, time.monotonic()
-            except DivergedError as error:
-                directory.add_metrics(error.rows)
-                raise
-        return state
-
-    def _describe(self, command: str) -> None:
-        space, directory = self.supernet.space, self.directory
-        directory.write(
-            "space.json", {"fingerprint": space.fingerprint, **space.to_json()}
-        )
-        if not directory.exists():
-            directory.write("environment.json", environment())
-        directory.write("config.json", {"run": self.settings.to_json()})
-        directory.update_result(
-            name=directory.path.name,
-            seed=self.settings.seed,
-            command=command,
-            data={"name": self.settings.data, "fingerprints": self.data.fingerprint},
-            space={
-                "name": self.settings.supernet,
-                "size": space.size,
-                "distinct": space.num_distinct,
-                "fingerprint": space.fingerprint,
-                "choices": [
-                    {"name": c.name, "options": c.options} for c in space.choices
-                ],
-            },
-        )
 
     def search(self, settings: SearchSettings) -> Result:
         """Search by inherited weights; trials that are stored are not scored again.
@@ -224,60 +169,7 @@ class Run:
         A race is for the search alone: what is reported of a subnet that was chosen is
         its score on all images.
         """
-        if self.state.step < self.settings.steps:
-            raise ValueError(
-                f"Training stands at step {self.state.step} of {self.settings.steps}. "
-                f"Finish it first: oneshot train --out {self.directory.path} with the "
-                "settings it was started with."
-            )
-        start, space = time.perf_counter(), self.supernet.space
-        limits: list[tuple[Cost, int | None]] = [
-            ("macs", settings.max_macs),
-            ("params", settings.max_params),
-        ]
-        tables = CostTables(self.supernet, self.data.train.x[:1])
-        bounds = [
-            tables.constraint(name, limit)
-            for name, limit in limits
-            if limit is not None
-        ]
-        algorithm = _ALGORITHMS[settings.algorithm](
-            space, seed=settings.seed, constraints=Constraints(space, bounds)
-        )
-        objectives = [Objective("loss"), Objective("macs")]
-        if settings.algorithm != "nsga2":
-            objectives = objectives[:1]
-        evaluator = self._searching(settings)
-        with self.bars.phase("compile scoring programs") as report:
-            evaluator.warm_up(report)
-        bound, done = bind(evaluator, self.weights), 0
-        with (
-            Trials(self.directory.trials) as trials,
-            self.bars.phase("search") as report,
-        ):
-
-            def on_trial(trial) -> None:
-                nonlocal done
-                if not done:  # a report of what an interrupted search left finds it
-                    self.directory.update_result(**record(bound))
-                done += 1
-                report(done, settings.budget)
-
-            result = search(
-                algorithm,
-                bound,
-                objectives,
-                budget=settings.budget,
-                costs={"macs": self.costs.macs, "params": self.costs.params},
-                trials=trials,
-                batch=settings.batch,
-                on_trial=on_trial,
-            )
-        self.directory.update_result(
-            seconds={"search": time.perf_counter() - start},
-            **record(bound, result.trials),
-        )
-        return result
+        return run_search.search(self, settings)
 
     def searched(self) -> list[Trial]:
         """Return the last search's trials; none, if by other weights or other data."""
@@ -306,7 +198,7 @@ class Run:
             arch,
             self.data,
             steps=steps,
-            learning_rate=cosine(learning_rate, steps),
+            learning_rate=self._rate(learning_rate, steps),
             batch_size=self.settings.batch_size,
             seed=self.settings.seed,
         ):
@@ -374,6 +266,8 @@ def _run_of(directory: RunDirectory, config: Any) -> dict[str, Any]:
 
 def _check_same(path: Path, stored: dict[str, Any], settings: RunSettings) -> None:
     now = settings.to_json()
+    # What it was made without, it was made with at its default.
+    stored = {**RunSettings().to_json(), **stored}
     differ = [
         f"{k} (there {stored.get(k)!r}, here {now[k]!r})"
         for k in now

@@ -12,8 +12,8 @@ class RunSettings:
     """What a supernet is, what it is trained on, and how."""
 
     supernet: str = "tiny"
-    """A ready space such as tiny or nb_macro, or module:function that returns a
-    Supernet."""
+    """A ready space (tiny, nb_macro, mobilenet_v3, resnet50, shufflenet, cell201, vit,
+    decoder, speech, tabular), or module:function that returns a Supernet."""
     arguments: str = "{}"
     """Keyword arguments of that function, as JSON."""
     data: str = "digits"
@@ -27,10 +27,23 @@ class RunSettings:
     """Examples in a training batch."""
     learning_rate: float = 0.1
     """Highest learning rate; it falls to 0 as a half cosine."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD, or AdamW (which wants a rate of about 0.001)."""
+    warmup: float = 0.0
+    """Steps in which the rate rises to its highest; below 1, a share of all steps,
+    and of those of tuning."""
     momentum: float = 0.9
-    """Nesterov momentum of SGD."""
+    """Nesterov momentum of SGD; AdamW's first beta."""
     weight_decay: float = 5e-4
-    """Weight decay of SGD."""
+    """Weight decay: SGD's is of every weight, AdamW's spares biases and norms."""
+    loss: Literal["cross_entropy", "next_token", "ctc"] = "cross_entropy"
+    """Of a label an example, of the next token at each token, or of sequences whose
+    places are not known."""
+    label_smoothing: float = 0.0
+    """Share of a training label that is spread over all classes, 0 to below 1."""
+    augment: str = ""
+    """Of training batches, instead of the data's own: a call such as crop(4) of
+    oneshot.augment, module:function, or a JSON list such as '["crop(4)", "flip"]'."""
     clip_norm: float | None = None
     """Bound on the norm of a path's gradient."""
     over: Literal["archs", "paths", "canonical"] = "paths"
@@ -42,6 +55,22 @@ class RunSettings:
             if value < least:
                 raise ValueError(f"`{name}` is at least {least}, but got {value}.")
         _check_arguments(self.arguments)
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                "`label_smoothing` is a share from 0 to below 1, but got "
+                f"{self.label_smoothing}."
+            )
+        whole = float(self.warmup).is_integer()
+        if not 0 <= self.warmup < self.steps or not (self.warmup < 1 or whole):
+            raise ValueError(
+                "`warmup` is a share of the steps below 1, or a whole number of them, "
+                f"less than all {self.steps}, but got {self.warmup:g}."
+            )
+
+    def warmup_steps(self, steps: int) -> int:
+        """Return how many of `steps`, of training or of tuning, warm up."""
+        share = self.warmup if self.warmup < 1 else self.warmup / self.steps
+        return min(round(share * steps), steps - 1)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""

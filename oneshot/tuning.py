@@ -90,6 +90,16 @@ def tuning(
 
 
 @functools.cache  # one schedule, one compiled program
-def cosine(rate: float, steps: int) -> optax.Schedule:
-    """Return a learning rate that falls from `rate` to 0 as a half cosine."""
-    return optax.cosine_decay_schedule(jnp.float32(rate), steps)
+def cosine(rate: float, steps: int, warmup: int = 0) -> optax.Schedule:
+    """Return a learning rate that falls from `rate` to 0 as a half cosine.
+
+    Args:
+      rate: The highest.
+      steps: After how many it is 0.
+      warmup: Steps at the start in which it rises to `rate` in equal parts.
+    """
+    fall = optax.cosine_decay_schedule(jnp.float32(rate), steps - warmup)
+    if not warmup:
+        return fall
+    rise = optax.linear_schedule(rate / warmup, rate, max(1, warmup - 1))
+    return optax.join_schedules([rise, fall], [warmup])

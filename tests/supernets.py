@@ -15,7 +15,7 @@ from oneshot.data import Data
 from oneshot.layers import Elastic, Identity, OneOf, Stage
 from oneshot.nn import BatchNorm, ElasticTransformerBlock
 from oneshot.space import Choice
-from oneshot.spaces import cell201, nb_macro, shufflenet, tiny
+from oneshot.spaces import cell201, nb_macro, shufflenet, speech, tabular, tiny
 from oneshot.supernet import Supernet, Weights
 
 CLASSES = 5
@@ -274,6 +274,35 @@ def small_shufflenet() -> Supernet:
     return shufflenet(size="tiny", classes=CLASSES, **small)
 
 
+def small_dscnn() -> Supernet:
+    sizes = {"width": (4, 6), "kernel": (3, 5), "depth": (1, 2)}
+    return speech(size=sizes, classes=CLASSES)
+
+
+def small_conformer() -> Supernet:
+    sizes = {"width": 8, "head_size": 4, "heads": (1, 2), "kernel": (1, 3)}
+    sizes["depth"] = (1, 2)
+    return speech(model="conformer", size=sizes, classes=CLASSES, mels=8)
+
+
+def small_tabular() -> Supernet:
+    return tabular(
+        columns=(2, (3, 4)),
+        classes=CLASSES,
+        features=6,
+        embed=(1, 2),
+        hidden=(4, 8),
+        depth=(1, 2),
+        residual=(True, False),
+        dropout=0.2,
+    )
+
+
+def rows(rng: np.random.Generator, n: int) -> np.ndarray:
+    codes = rng.integers(0, (3, 4), (n, 2))
+    return np.concatenate([rng.normal(size=(n, 2)), codes], 1).astype(np.float32)
+
+
 REFERENCES = (
     Reference("nb_macro", small_nb_macro, numbers(16, 16, 3)),
     Reference("tiny", small_tiny, numbers(8, 8, 1)),
@@ -283,5 +312,9 @@ REFERENCES = (
     Reference("elastic_width", elastic_width, numbers(12), traceable=False),
     Reference("cell201", small_cell201, numbers(8, 8, 3)),
     Reference("shufflenet", small_shufflenet, numbers(8, 8, 3)),
+    Reference("dscnn", small_dscnn, numbers(8, 8), traceable=False),
+    Reference("conformer", small_conformer, numbers(12, 8)),
+    Reference("tabular", small_tabular, rows),
 )
+SPACES = tuple(r.name for r in REFERENCES[6:])  # ready ones; slow to compile
 BY_NAME = {reference.name: reference for reference in REFERENCES}

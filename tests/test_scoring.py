@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from oracle import same_bits
-from supernets import BY_NAME, REFERENCES
+from supernets import BY_NAME, REFERENCES, SPACES
 
 from oneshot import evaluation_blocks
 from oneshot.bound import bind
@@ -38,7 +38,7 @@ class Case:
         return Evaluator(self.net, self.data, resources=resources, **options)
 
 
-SLOW = ("nb_macro", "tiny", "transformer", "cell201", "shufflenet")  # to compile
+SLOW = ("nb_macro", "tiny", "transformer", *SPACES)  # to compile
 CASES = [
     pytest.param(r.name, marks=[pytest.mark.slow] if r.name in SLOW else [])
     for r in REFERENCES

@@ -7,15 +7,14 @@ from importlib import resources
 from typing import Any
 
 from oneshot.report import record, sections
+from oneshot.report.headline import Headline, headline
 from oneshot.report.text import (
     count,
     escape,
     fixed,
-    interval,
     mapping,
     mappings,
     number,
-    percent,
 )
 
 Row = Mapping[str, Any]
@@ -55,7 +54,7 @@ def render(
     rows = mappings(result.get("rows"))
     parts = [
         _header(result, rows, metrics, trials),
-        sections.results(rows),
+        sections.results(rows, headline(result)),
         sections.found_front(trials, rows, mapping(result.get("race"))),
         sections.trust(mapping(result.get("ranking"))),
         sections.training(metrics),
@@ -89,7 +88,8 @@ def _header(
     ]
     winner = _winner(rows)
     if winner is not None:
-        lead = _winner_sentence(winner) + _comparison(winner, rows)
+        judged = headline(result)
+        lead = _winner_sentence(winner, judged) + _comparison(winner, rows, judged)
     elif trials:
         lead = "<p>Searched; no subnet is chosen yet.</p>"
     elif metrics:
@@ -112,7 +112,7 @@ def _winner(rows: Sequence[Row]) -> Row | None:
     return chosen[0] if chosen else None
 
 
-def _winner_sentence(row: Row) -> str:
+def _winner_sentence(row: Row, judged: Headline) -> str:
     name = escape(row.get("network") or row.get("arch") or "a subnet")
     text = f"The search's best subnet by validation loss is <strong>{name}</strong>"
     text += f" ({escape(row['role'])})" if row.get("role") else ""
@@ -122,9 +122,11 @@ def _winner_sentence(row: Row) -> str:
         if number(row.get(key)) is not None
     ]
     text += f", with {' and '.join(sizes)}" if sizes else ""
-    if number(row.get("tuned_accuracy")) is not None:
-        text += f": <strong>{percent(row['tuned_accuracy'])}</strong> of the test "
-        text += f"examples right after tuning{_between(row)}."
+    if judged.is_tested(row):
+        text += f": <strong>{judged.tuned(row)}</strong> "
+        right = "of the test examples right"
+        text += right if judged.proportion else _on_test(judged)
+        text += f" after tuning{_between(row, judged)}."
     elif number(row.get("inherited_loss")) is not None:
         text += f": validation loss {fixed(row['inherited_loss'])} with inherited "
         text += "weights, not tuned yet."
@@ -133,19 +135,23 @@ def _winner_sentence(row: Row) -> str:
     return f"<p>{text}</p>"
 
 
-def _between(row: Row) -> str:
+def _on_test(judged: Headline) -> str:
+    return f"{escape(judged.words)} on the test examples"
+
+
+def _between(row: Row, judged: Headline) -> str:
     bounds = row.get("tuned_low"), row.get("tuned_high")
     if None in map(number, bounds):
         return ""
-    return f" (95 % interval {interval(*bounds, scale=100, digits=1)})"
+    return f" (95 % interval {judged.bounds(row)})"
 
 
-def _comparison(winner: Row, rows: Sequence[Row]) -> str:
+def _comparison(winner: Row, rows: Sequence[Row], judged: Headline) -> str:
     random = next((row for row in rows if row.get("role") == "random"), None)
-    if random is None or number(random.get("tuned_accuracy")) is None:
+    if random is None or not judged.is_tested(random):
         return ""
-    text = f"A random subnet, tuned alike, reaches {percent(random['tuned_accuracy'])}"
-    text += _between(random)
+    text = f"A random subnet, tuned alike, reaches {judged.tuned(random)}"
+    text += _between(random, judged)
     if _overlap(winner, random):
         text += ": the intervals overlap, so this test alone does not tell them apart"
     return f"<p>{text}.</p>"

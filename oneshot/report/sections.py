@@ -10,6 +10,7 @@ from typing import Any
 
 from oneshot.report import plots, svg
 from oneshot.report.blocks import missing, section, table
+from oneshot.report.headline import Headline
 from oneshot.report.race import all_images, described
 from oneshot.report.text import (
     DASH,
@@ -19,7 +20,6 @@ from oneshot.report.text import (
     interval,
     mappings,
     number,
-    percent,
 )
 
 Row = Mapping[str, Any]
@@ -32,23 +32,12 @@ COMMANDS = {
 }
 
 
-RESULT_HEAD = (
-    "Role",
-    "Subnet",
-    "Parameters",
-    "Multiply-adds",
-    "Validation loss",
-    "Validation accuracy",
-    "Test accuracy, tuned",
-    "95 % interval, %",
-)
-
-
-def results(rows: Sequence[Row]) -> str:
+def results(rows: Sequence[Row], headline: Headline) -> str:
     """The table of chosen subnets and of those they are compared with.
 
     Args:
         rows: The result's rows.
+        headline: The metric that they are judged by.
 
     Returns:
         HTML.
@@ -62,9 +51,9 @@ def results(rows: Sequence[Row]) -> str:
             _count_cell(row.get("params")),
             _count_cell(row.get("macs")),
             _with_error(row.get("inherited_loss"), row.get("inherited_loss_se")),
-            percent(row.get("inherited_accuracy")),
-            f"<strong>{percent(row.get('tuned_accuracy'))}</strong>",
-            interval(row.get("tuned_low"), row.get("tuned_high"), scale=100, digits=1),
+            headline.inherited(row),
+            f"<strong>{headline.tuned(row)}</strong>",
+            headline.bounds(row),
         )
         for row in rows
     ]
@@ -76,8 +65,21 @@ def results(rows: Sequence[Row]) -> str:
     )
     if sizes:
         tested = ", ".join(f"{n:,}" for n in sizes)
-        note += f" Test accuracy: on {tested} examples the search never saw."
-    return section("Results", table(RESULT_HEAD, cells, marked=marked), note)
+        note += f" Test {headline.words}: on {tested} examples the search never saw."
+    return section("Results", table(_head(headline), cells, marked=marked), note)
+
+
+def _head(headline: Headline) -> Sequence[str]:
+    return (
+        "Role",
+        "Subnet",
+        "Parameters",
+        "Multiply-adds",
+        "Validation loss",
+        f"Validation {headline.words}",
+        f"Test {headline.words}, tuned",
+        "95 % interval" + ", %" * headline.share,
+    )
 
 
 def _network(row: Row) -> str:

@@ -3,4 +3,6 @@
 from oneshot.spaces.cell201 import cell201 as cell201
 from oneshot.spaces.nb_macro import nb_macro as nb_macro
 from oneshot.spaces.shufflenet import shufflenet as shufflenet
+from oneshot.spaces.speech import speech as speech
+from oneshot.spaces.tabular import tabular as tabular
 from oneshot.spaces.tiny import tiny as tiny

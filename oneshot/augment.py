@@ -1,0 +1,272 @@
+"""Augmentation of training batches: functions `(key, x, y) -> (x, y)` on the device.
+
+`Data` gives each training step its own key, a function of (seed, step), so that a
+resumed run sees the bits that an uninterrupted one would have seen. Each example draws
+for itself. What mixes examples turns integer labels into rows of shares of the classes,
+which `cross_entropy` takes as well. Masks over spectrograms are in
+`oneshot.spec_augment`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Augment = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
+def compose(*augments: Augment) -> Augment:
+    """Return the augmentation that applies others one after the other.
+
+    Args:
+      *augments: In their order; each gets a key of its own.
+
+    Returns:
+      `(key, x, y) -> (x, y)`.
+
+    Example:
+      >>> data = Data.from_arrays(train, augment=compose(crop(4), flip(), erase(0.25)))
+    """
+
+    def composed(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        for i, augment in enumerate(augments):
+            x, y = augment(jax.random.fold_in(key, i), x, y)
+        return x, y
+
+    return composed
+
+
+def one_of(*augments: Augment) -> Augment:
+    """Return the augmentation that applies one of several, drawn for each batch.
+
+    Args:
+      *augments: Equally likely; all have to return equal shapes and dtypes.
+
+    Example:
+      >>> one_of(mixup(0.8, classes=10), cutmix(1.0, classes=10))
+    """
+
+    def one(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        which, own = jax.random.split(key)
+        index = jax.random.randint(which, (), 0, len(augments))
+        return jax.lax.switch(index, augments, own, x, y)
+
+    return one
+
+
+def as_augment(augment: Callable[..., Any] | None) -> Augment | None:
+    """Return an augmentation of (x, y) from one that may be a `(key, x) -> x`.
+
+    Raises:
+      ValueError: If it takes neither (key, x, y) nor (key, x).
+    """
+    if augment is None or _takes(augment, 3):
+        return augment
+    if not _takes(augment, 2):
+        raise ValueError(
+            "An augmentation is called as augment(key, x, y) and returns (x, y), or as "
+            f"augment(key, x) and returns x, but {augment!r} takes "
+            f"{inspect.signature(augment)}."
+        )
+
+    def images_only(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        return augment(key, x), y
+
+    return images_only
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def crop(padding: int) -> Augment:
+    """Shift each image at random, zeros coming in: pad, then crop to the old size.
+
+    Args:
+      padding: Largest shift in either direction, pixels.
+
+    Returns:
+      An augmentation of images `[n, height, width, channels]`.
+
+    Example:
+      >>> augment = compose(crop(4), flip())  # the usual one of CIFAR-10
+    """
+    if padding < 0:
+        raise ValueError(f"`padding` is 0 or more pixels, but got {padding}.")
+
+    def cropped(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        _check_images("crop", x)
+        edge = (padding, padding)
+        padded = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
+        corners = jax.random.randint(key, (len(x), 2), 0, 2 * padding + 1)
+
+        def window(image: Array, corner: Array) -> Array:
+            start = (corner[0], corner[1], jnp.int32(0))
+            return jax.lax.dynamic_slice(image, start, x.shape[1:])
+
+        return jax.vmap(window)(padded, corners), y
+
+    return cropped
+
+
+def flip(probability: float = 0.5) -> Augment:
+    """Mirror images left to right.
+
+    Args:
+      probability: Of each image's being mirrored, 0 to 1.
+
+    Returns:
+      An augmentation of images `[n, height, width, channels]`.
+    """
+    _check_share("probability", probability)
+
+    def flipped(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        _check_images("flip", x)
+        mirrored = jax.random.bernoulli(key, probability, (len(x), 1, 1, 1))
+        return jnp.where(mirrored, x[:, :, ::-1], x), y
+
+    return flipped
+
+
+def erase(
+    probability: float = 0.25, area: tuple[float, float] = (0.02, 0.33)
+) -> Augment:
+    """Set a random rectangle of an image to zero (Zhong et al. 2017, arXiv:1708.04896).
+
+    Args:
+      probability: Of each image's losing a rectangle, 0 to 1.
+      area: Smallest and largest share of the image that is lost, 0 to 1; the sides'
+        ratio is between 0.3 and 1 / 0.3, evenly in its logarithm. What sticks out of
+        the image is cut off.
+
+    Returns:
+      An augmentation of images `[n, height, width, channels]`.
+    """
+    _check_share("probability", probability)
+    for share in area:
+        _check_share("area", share)
+
+    def erased(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        _check_images("erase", x)
+        keys, (n, height, width, _) = jax.random.split(key, 4), x.shape
+        share = jax.random.uniform(keys[0], (n,), minval=area[0], maxval=area[1])
+        limit = jnp.log(0.3)
+        root = jnp.exp(jax.random.uniform(keys[1], (n,), minval=limit, maxval=-limit))
+        root = jnp.sqrt(root)
+        sides = jnp.sqrt(share) * root * height, jnp.sqrt(share) / root * width
+        inside = _rectangles(keys[2], sides, (height, width))
+        hit = jax.random.bernoulli(keys[3], probability, (n, 1, 1))
+        return jnp.where((inside & hit)[..., None], jnp.zeros_like(x), x), y
+
+    return erased
+
+
+def mixup(alpha: float, classes: int) -> Augment:
+    """Mix each example with another of the batch (Zhang et al. 2017, arXiv:1710.09412).
+
+    Args:
+      alpha: The share is drawn from Beta(alpha, alpha); above 0, 0.2 to 1 are usual.
+      classes: How many; integer labels `[n]` become shares `[n, classes]`.
+
+    Returns:
+      An augmentation of floating point `x [n, ...]` and of labels.
+
+    Example:
+      >>> x, y = mixup(0.2, classes=10)(key, images, labels)
+      >>> y.sum(-1)  # 1 everywhere
+    """
+    _check_alpha(alpha)
+
+    def mixed(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        order, share = _partners(key, len(x), alpha)
+        weight = share.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype)
+        return weight * x + (1 - weight) * x[order], _mix(y, order, share, classes)
+
+    return mixed
+
+
+def cutmix(alpha: float, classes: int) -> Augment:
+    """Paste a rectangle of another image (Yun et al. 2019, arXiv:1905.04899).
+
+    Args:
+      alpha: The share that is kept is drawn from Beta(alpha, alpha); above 0, 1 is
+        usual.
+      classes: How many; integer labels `[n]` become shares `[n, classes]`, by the
+        pixels that each image really has.
+
+    Returns:
+      An augmentation of images `[n, height, width, channels]` and of labels.
+    """
+    _check_alpha(alpha)
+
+    def pasted(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        _check_images("cutmix", x)
+        key, place = jax.random.split(key)
+        order, share = _partners(key, len(x), alpha)
+        side = jnp.sqrt(1 - share)
+        sides = side * x.shape[1], side * x.shape[2]
+        inside = _rectangles(place, sides, (x.shape[1], x.shape[2]))
+        kept = 1 - inside.mean((1, 2), dtype=jnp.float32)
+        x = jnp.where(inside[..., None], x[order], x)
+        return x, _mix(y, order, kept, classes)
+
+    return pasted
+
+
+def _partners(key: Array, n: int, alpha: float) -> tuple[Array, Array]:
+    # Each example's own share: one for the batch, as in the papers, varies more from
+    # step to step and gains nothing on an accelerator.
+    who, how = jax.random.split(key)
+    return jax.random.permutation(who, n), jax.random.beta(how, alpha, alpha, (n,))
+
+
+def _mix(y: Array, order: Array, share: Array, classes: int) -> Array:
+    if y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer):
+        y = jax.nn.one_hot(y, classes, dtype=jnp.float32)
+    if y.ndim != 2 or y.shape[1] != classes:
+        raise ValueError(
+            f"Mixing examples takes integer labels [n], or shares [n, {classes}] of "
+            f"the {classes} classes, but the targets are {y.dtype}{list(y.shape)}."
+        )
+    return share[:, None] * y + (1 - share[:, None]) * y[order]
+
+
+def _rectangles(key: Array, sides: tuple[Array, Array], size: tuple[int, int]) -> Array:
+    """Return masks [n, *size] of rectangles whose centres are anywhere, cut off."""
+    inside = None
+    keys = jax.random.split(key)
+    for axis, (own, length, whole) in enumerate(zip(keys, sides, size, strict=True)):
+        centre = jax.random.uniform(own, length.shape, maxval=float(whole))
+        pixel = jnp.arange(whole)[None] + 0.5
+        along = jnp.abs(pixel - centre[:, None]) < length[:, None] / 2
+        along = jnp.expand_dims(along, 2 - axis)
+        inside = along if inside is None else inside & along
+    assert inside is not None
+    return inside
+
+
+def _check_images(name: str, x: Array) -> None:
+    if x.ndim != 4:
+        raise ValueError(
+            f"`{name}` takes images [n, height, width, channels], but got "
+            f"{list(x.shape)}. Add the axis that is missing, such as x[..., None]."
+        )
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` is between 0 and 1, but got {value}.")
+
+
+def _check_alpha(alpha: float) -> None:
+    if not alpha > 0:
+        raise ValueError(f"`alpha` is above 0, but got {alpha}.")
