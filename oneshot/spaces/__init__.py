@@ -1,4 +1,6 @@
 """Ready-made supernets: call them, or copy them and change what you like."""
 
+from oneshot.spaces.mobilenet_v3 import mobilenet_v3 as mobilenet_v3
 from oneshot.spaces.nb_macro import nb_macro as nb_macro
+from oneshot.spaces.resnet50 import resnet50 as resnet50
 from oneshot.spaces.tiny import tiny as tiny
