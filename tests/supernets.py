@@ -15,7 +15,10 @@ from oneshot.data import Data
 from oneshot.layers import Elastic, Identity, OneOf, Stage
 from oneshot.nn import BatchNorm, ElasticTransformerBlock
 from oneshot.space import Choice
-from oneshot.spaces import nb_macro, tiny
+from oneshot.spaces import mobilenet_v3, nb_macro, resnet50, tiny
+from oneshot.spaces.mobilenet_v3 import Size as MobileSize
+from oneshot.spaces.mobilenet_v3 import StageForm
+from oneshot.spaces.resnet50 import Size as ResNetSize
 from oneshot.supernet import Supernet, Weights
 
 CLASSES = 5
@@ -264,6 +267,22 @@ def small_tiny() -> Supernet:
     return tiny(classes=CLASSES, widths=(4, 6), expand=(1, 2), depth=3)
 
 
+def small_mobilenet_v3() -> Supernet:
+    stages = (
+        StageForm(8, 2, "relu", False),
+        StageForm(8, 1, "relu", True),
+        StageForm(8, 2, "hard_swish", True),
+    )
+    size = MobileSize(4, 1, stages, (12, 8), (3, 5), (1.5, 2), (1, 2), CLASSES, 0.2, 4)
+    return mobilenet_v3(size, transforms=True, norms="per_width")
+
+
+def small_resnet50() -> Supernet:
+    shape = {"channels": (12, 16), "blocks": (1, 1), "depth": (0, 1)}
+    options = {"expand": (0.5, 1.0), "width": (0.5, 1.0), "classes": CLASSES}
+    return resnet50(ResNetSize(8, 1, True, **shape, **options, divisor=4))
+
+
 REFERENCES = (
     Reference("nb_macro", small_nb_macro, numbers(16, 16, 3)),
     Reference("tiny", small_tiny, numbers(8, 8, 1)),
@@ -271,5 +290,7 @@ REFERENCES = (
     Reference("carried", carried, numbers(12)),
     Reference("transformer", transformer, tokens),
     Reference("elastic_width", elastic_width, numbers(12), traceable=False),
+    Reference("mobilenet_v3", small_mobilenet_v3, numbers(8, 8, 3)),
+    Reference("resnet50", small_resnet50, numbers(7, 7, 3), traceable=False),
 )
 BY_NAME = {reference.name: reference for reference in REFERENCES}

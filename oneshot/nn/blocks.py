@@ -17,6 +17,7 @@ from jax import Array, lax
 
 from oneshot.nn.backend import resolve
 from oneshot.nn.calibrate import calibrated_inverted_residual, calibrates
+from oneshot.nn.channels import ChannelGroup
 from oneshot.nn.conv import Conv, he_normal
 from oneshot.nn.frozen import folds, frozen_conv, frozen_inverted_residual
 from oneshot.nn.fused import norm_conv
@@ -182,6 +183,17 @@ class ElasticInvertedResidual(nnx.Module):
                 self.project_kernel[...], (0, 0), (hidden, self.project_kernel.shape[1])
             ),
         )
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """Return the hidden channels, which may change places."""
+        norms = tuple(
+            (f"{norm}.{part}", 0)
+            for norm in ("expand_norm", "depthwise_norm")
+            for part in ("scale", "bias", "mean", "var")
+        )
+        reader = ("project_kernel", 0)
+        kernels = ("expand_kernel", 1), ("depthwise_kernel", 2), reader
+        return (ChannelGroup(reader, (*kernels, *norms)),)
 
 
 def _build(

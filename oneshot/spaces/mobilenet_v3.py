@@ -206,7 +206,7 @@ def mobilenet_v3(
 
     Example:
       >>> mobilenet_v3().space.num_paths
-      21758425014012474651
+      21758655492572485851
     """
     form = _size(size)
 

@@ -12,6 +12,7 @@ COUNTS
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -21,6 +22,7 @@ from oneshot.layers import Elastic, Stage
 from oneshot.nn import BottleneckForm, ElasticBottleneck, ElasticConvBN
 from oneshot.nn.divisible import make_divisible
 from oneshot.nn.elastic_norm import Norms
+from oneshot.nn.offers import offered
 from oneshot.space import Choice
 from oneshot.supernet import Supernet
 
@@ -55,8 +57,7 @@ class Size:
 
     def widths(self, channels: int) -> tuple[int, ...]:
         """Return the numbers of channels to choose from."""
-        found = {make_divisible(channels * w, self.divisor) for w in self.width}
-        return tuple(sorted(found))
+        return offered([make_divisible(channels * w, self.divisor) for w in self.width])
 
 
 SIZES = {
@@ -128,7 +129,7 @@ class StemEnd(nnx.Module):
         y = self.conv(x, width=width)
         if not self.pool:
             return y
-        around = ((1, 1), (1, 1))
+        around: Any = ((1, 1), (1, 1))  # its annotation says str
         return nnx.max_pool(y, window_shape=(3, 3), strides=(2, 2), padding=around)
 
 
@@ -175,12 +176,12 @@ def resnet50(
       ValueError: If there is no such size.
 
     Example:
-      >>> net = resnet50()
-      >>> net.space.arch({"stage1.width": 168, "stage1.depth": 2})[:3]
+      >>> resnet50().space.num_paths
+      1639276531308
     """
     form = _size(size)
-    middle = tuple(make_divisible(c // 2, form.divisor) for c in form.widths(form.stem))
-    middle, end = tuple(sorted(set(middle))), form.widths(form.stem)
+    end = form.widths(form.stem)
+    middle = offered([make_divisible(c // 2, form.divisor) for c in end])
 
     def make_stem(rngs):
         stride = form.stem_stride
