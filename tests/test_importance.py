@@ -13,7 +13,10 @@ def largest(net):
     return net.space.arch({c.name: max(c.options) for c in net.space.choices})
 
 
-@pytest.mark.parametrize("name", ["tiny", "mobilenet_v3", "resnet50"])
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in ("mobilenet_v3", "resnet50")]
+
+
+@pytest.mark.parametrize("name", ["tiny", *SLOW])
 def test_sorting_channels_changes_no_largest_network(name):
     reference = BY_NAME[name]
     net = reference.make()
