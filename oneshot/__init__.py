@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from oneshot.extraction import Model as Model
     from oneshot.extraction import extract as extract
     from oneshot.factories import Factory as Factory
+    from oneshot.importance import sort_channels as sort_channels
     from oneshot.layers import Elastic as Elastic
     from oneshot.layers import Identity as Identity
     from oneshot.layers import OneOf as OneOf
@@ -88,6 +89,7 @@ _NAMES = {
     "evaluate": "Evaluator Scores",
     "factories": "Factory",
     "extraction": "Model extract",
+    "importance": "sort_channels",
     "layers": "Elastic Identity OneOf Stage",
     "losses": "SmoothedCrossEntropy accuracy cross_entropy next_token",
     "models": "Origin load save_model",

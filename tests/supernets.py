@@ -15,7 +15,19 @@ from oneshot.data import Data
 from oneshot.layers import Elastic, Identity, OneOf, Stage
 from oneshot.nn import BatchNorm, ElasticTransformerBlock
 from oneshot.space import Choice
-from oneshot.spaces import cell201, nb_macro, shufflenet, speech, tabular, tiny
+from oneshot.spaces import (
+    cell201,
+    mobilenet_v3,
+    nb_macro,
+    resnet50,
+    shufflenet,
+    speech,
+    tabular,
+    tiny,
+)
+from oneshot.spaces.mobilenet_v3 import Size as MobileSize
+from oneshot.spaces.mobilenet_v3 import StageForm
+from oneshot.spaces.resnet50 import Size as ResNetSize
 from oneshot.supernet import Supernet, Weights
 
 CLASSES = 5
@@ -303,6 +315,18 @@ def rows(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.concatenate([rng.normal(size=(n, 2)), codes], 1).astype(np.float32)
 
 
+def small_mobilenet_v3() -> Supernet:
+    stages = StageForm(8, 2, "relu", True), StageForm(8, 2, "hard_swish", True)
+    size = MobileSize(4, 1, stages, (12, 8), (3, 5), (1.5, 2), (1, 2), CLASSES, 0.2, 4)
+    return mobilenet_v3(size, transforms=True, norms="per_width")
+
+
+def small_resnet50() -> Supernet:
+    shape = {"channels": (12, 8), "blocks": (0, 1), "depth": (0, 1)}
+    options = {"expand": (0.5, 1.0), "width": (0.5, 1.0), "classes": CLASSES}
+    return resnet50(ResNetSize(8, 1, True, **shape, **options, divisor=4))
+
+
 REFERENCES = (
     Reference("nb_macro", small_nb_macro, numbers(16, 16, 3)),
     Reference("tiny", small_tiny, numbers(8, 8, 1)),
@@ -315,6 +339,8 @@ REFERENCES = (
     Reference("dscnn", small_dscnn, numbers(8, 8), traceable=False),
     Reference("conformer", small_conformer, numbers(12, 8)),
     Reference("tabular", small_tabular, rows),
+    Reference("mobilenet_v3", small_mobilenet_v3, numbers(8, 8, 3)),
+    Reference("resnet50", small_resnet50, numbers(7, 7, 3), traceable=False),
 )
 SPACES = tuple(r.name for r in REFERENCES[6:])  # ready ones; slow to compile
 BY_NAME = {reference.name: reference for reference in REFERENCES}

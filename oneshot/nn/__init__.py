@@ -1,17 +1,32 @@
 """Building blocks tuned for the backend: convolutions, norms, elastic blocks."""
 
+from oneshot.nn.activations import activate as activate
+from oneshot.nn.activations import hard_swish as hard_swish
 from oneshot.nn.attention import attention as attention
 from oneshot.nn.backend import resolve as resolve
 from oneshot.nn.blocks import ConvBN as ConvBN
 from oneshot.nn.blocks import ElasticInvertedResidual as ElasticInvertedResidual
 from oneshot.nn.blocks import InvertedResidual as InvertedResidual
+from oneshot.nn.bottleneck import BottleneckForm as BottleneckForm
+from oneshot.nn.bottleneck import ElasticBottleneck as ElasticBottleneck
+from oneshot.nn.channels import ChannelGroup as ChannelGroup
 from oneshot.nn.conv import Conv as Conv
 from oneshot.nn.dense import gelu_dense as gelu_dense
 from oneshot.nn.dense import layer_norm as layer_norm
 from oneshot.nn.depthwise import depthwise_conv as depthwise_conv
+from oneshot.nn.divisible import make_divisible as make_divisible
+from oneshot.nn.elastic_conv import ElasticConv as ElasticConv
+from oneshot.nn.elastic_conv import ElasticConvBN as ElasticConvBN
+from oneshot.nn.elastic_conv import ElasticDepthwise as ElasticDepthwise
+from oneshot.nn.elastic_kernel import ElasticKernel as ElasticKernel
+from oneshot.nn.elastic_norm import ElasticNorm as ElasticNorm
 from oneshot.nn.fused import norm_conv as norm_conv
+from oneshot.nn.mbconv import ElasticMBConv as ElasticMBConv
+from oneshot.nn.mbconv import MBConvForm as MBConvForm
 from oneshot.nn.norm import BatchNorm as BatchNorm
 from oneshot.nn.norm import batch_norm_train as batch_norm_train
 from oneshot.nn.pointwise import pointwise_conv as pointwise_conv
+from oneshot.nn.resize import resize_bilinear as resize_bilinear
 from oneshot.nn.shuffle import ShuffleBlock as ShuffleBlock
+from oneshot.nn.squeeze import SqueezeExcite as SqueezeExcite
 from oneshot.nn.transformer import ElasticTransformerBlock as ElasticTransformerBlock

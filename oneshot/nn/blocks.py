@@ -17,6 +17,7 @@ from jax import Array, lax
 
 from oneshot.nn.backend import resolve
 from oneshot.nn.calibrate import calibrated_inverted_residual, calibrates
+from oneshot.nn.channels import ChannelGroup
 from oneshot.nn.conv import Conv, he_normal
 from oneshot.nn.frozen import folds, frozen_conv, frozen_inverted_residual
 from oneshot.nn.fused import norm_conv
@@ -183,6 +184,17 @@ class ElasticInvertedResidual(nnx.Module):
             ),
         )
 
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """Return the hidden channels, which may change places."""
+        norms = tuple(
+            (f"{norm}.{part}", 0)
+            for norm in ("expand_norm", "depthwise_norm")
+            for part in ("scale", "bias", "mean", "var")
+        )
+        reader = ("project_kernel", 0)
+        kernels = ("expand_kernel", 1), ("depthwise_kernel", 2), reader
+        return (ChannelGroup(reader, (*kernels, *norms)),)
+
 
 def _build(
     block: InvertedResidual | ElasticInvertedResidual,
@@ -216,36 +228,59 @@ def _apply(
 ) -> Array:
     norms = (block.expand_norm, block.depthwise_norm, block.project_norm)
     kernels = (expand_w, depthwise_w, project_w)
-    if calibrates(block.impl, norms, x, *kernels):
-        return calibrated_inverted_residual(norms, x, kernels, block.stride)
-    batch_statistics = not block.expand_norm.use_running_average
+    return inverted_residual(norms, x, kernels, block.stride, block.impl)
+
+
+def inverted_residual(
+    norms: tuple[BatchNorm, BatchNorm, BatchNorm],
+    x: Array,
+    kernels: tuple[Array, Array, Array],
+    stride: int,
+    impl: str,
+) -> Array:
+    """Apply an inverted residual in the way that suits the norms' mode and the backend.
+
+    Args:
+      norms: after the expansion and the depthwise convolution, with a ReLU each, and
+        after the projection, without.
+      x: images, `[n, height, width, in]`.
+      kernels: `[in, hidden]`, `[kernel, kernel, hidden]`, `[hidden, out]`.
+      stride: of the depthwise convolution.
+      impl: see `oneshot.nn.backend.resolve`.
+
+    Returns:
+      `[n, ceil(height / stride), ceil(width / stride), out]`, plus the input where it
+      is of that shape.
+    """
+    expand_w, depthwise_w, project_w = kernels
+    if calibrates(impl, norms, x, *kernels):
+        return calibrated_inverted_residual(norms, x, kernels, stride)
+    batch_statistics = not norms[0].use_running_average
     single = x.dtype == expand_w.dtype == jnp.float32
-    if folds(block.impl, norms, x, *kernels):
-        y = frozen_inverted_residual(norms, x, kernels, block.stride, block.impl)
+    if folds(impl, norms, x, *kernels):
+        y = frozen_inverted_residual(norms, x, kernels, stride, impl)
     elif (
-        resolve(block.impl) == "shift"
+        resolve(impl) == "shift"
         and batch_statistics
         and single
         and slabs_pay(depthwise_w.shape, x.shape)
     ):
-        y = _by_slabs(block, x, expand_w, depthwise_w, project_w)
+        y = _by_slabs(norms, x, kernels, stride)
     else:
-        y = pointwise_conv(x, expand_w, impl=block.impl)
-        y = norm_conv(block.expand_norm, y, depthwise_w, block.stride, block.impl)
-        y = norm_conv(block.depthwise_norm, y, project_w, impl=block.impl)
-        y = block.project_norm(y)
+        y = pointwise_conv(x, expand_w, impl=impl)
+        y = norm_conv(norms[0], y, depthwise_w, stride, impl)
+        y = norm_conv(norms[1], y, project_w, impl=impl)
+        y = norms[2](y)
     return y + x if y.shape == x.shape else y
 
 
 def _by_slabs(
-    block: InvertedResidual | ElasticInvertedResidual,
+    norms: tuple[BatchNorm, BatchNorm, BatchNorm],
     x: Array,
-    expand_w: Array,
-    depthwise_w: Array,
-    project_w: Array,
+    kernels: tuple[Array, Array, Array],
+    stride: int,
 ) -> Array:
-    norms = (block.expand_norm, block.depthwise_norm, block.project_norm)
-    kernels = (expand_w, depthwise_w, project_w)
+    expand_w, depthwise_w, project_w = kernels
     (scale1, bias1), (scale2, bias2), (scale3, bias3) = (
         norm.affine(w.shape[-1]) for norm, w in zip(norms, kernels, strict=True)
     )
@@ -253,7 +288,7 @@ def _by_slabs(
         expand_w, scale1, bias1, depthwise_w, scale2, bias2, project_w, scale3, bias3
     )
     epsilons = tuple(norm.epsilon for norm in norms)
-    result: tuple = inverted_residual_train(x, weights, (block.stride, epsilons))
+    result: tuple = inverted_residual_train(x, weights, (stride, epsilons))
     y, stats = result
     for norm, found in zip(norms, stats, strict=True):
         norm.update(*found)
