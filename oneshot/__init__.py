@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from oneshot.extraction import Model as Model
     from oneshot.extraction import extract as extract
     from oneshot.factories import Factory as Factory
+    from oneshot.freezing import Freeze as Freeze
     from oneshot.layers import Elastic as Elastic
     from oneshot.layers import Identity as Identity
     from oneshot.layers import OneOf as OneOf
@@ -83,6 +84,7 @@ _NAMES = {
     "evaluate": "Evaluator Scores",
     "factories": "Factory",
     "extraction": "Model extract",
+    "freezing": "Freeze",
     "layers": "Elastic Identity OneOf Stage",
     "losses": "SmoothedCrossEntropy accuracy cross_entropy",
     "models": "Origin load save_model",
