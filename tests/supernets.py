@@ -15,7 +15,7 @@ from oneshot.data import Data
 from oneshot.layers import Elastic, Identity, OneOf, Stage
 from oneshot.nn import BatchNorm, ElasticTransformerBlock
 from oneshot.space import Choice
-from oneshot.spaces import nb_macro, tiny
+from oneshot.spaces import decoder, nb_macro, tiny, vit
 from oneshot.supernet import Supernet, Weights
 
 CLASSES = 5
@@ -264,6 +264,18 @@ def small_tiny() -> Supernet:
     return tiny(classes=CLASSES, widths=(4, 6), expand=(1, 2), depth=3)
 
 
+def small_vit() -> Supernet:
+    sizes = {"width": [6, 8], "depth": [1, 2], "heads": [1, 2], "mlp": [1, 2]}
+    sizes |= {"image": 8, "patch": 2, "head_size": 4, "distance": 2, "stem": [4]}
+    return vit("digits", classes=CLASSES, **sizes)
+
+
+def small_decoder() -> Supernet:
+    sizes = {"width": [6, 8], "depth": [1, 2], "heads": [2, 4], "mlp": [6, 10]}
+    sizes |= {"head_size": 4, "group": 2, "window": 3, "tied": True}
+    return decoder(vocabulary=11, every_token=False, **sizes)
+
+
 REFERENCES = (
     Reference("nb_macro", small_nb_macro, numbers(16, 16, 3)),
     Reference("tiny", small_tiny, numbers(8, 8, 1)),
@@ -271,5 +283,7 @@ REFERENCES = (
     Reference("carried", carried, numbers(12)),
     Reference("transformer", transformer, tokens),
     Reference("elastic_width", elastic_width, numbers(12), traceable=False),
+    Reference("vit", small_vit, numbers(8, 8, 1), traceable=False),
+    Reference("decoder", small_decoder, tokens, traceable=False),
 )
 BY_NAME = {reference.name: reference for reference in REFERENCES}

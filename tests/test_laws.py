@@ -80,7 +80,10 @@ QUICK = {
     "carried": ("blocks",),
     "transformer": (),
     "elastic_width": ("blocks",),
+    "vit": (),
+    "decoder": (),
 }
+SLOW_SPACES = ("nb_macro", "tiny", "vit", "decoder")
 
 
 def row(name, *values, quick=True):
@@ -108,7 +111,7 @@ RUNS += [
 RUNS += [("mixed", "blocks", one_by_one, CLIP), ("mixed", "blocks", both_at_once, None)]
 every_space = pytest.mark.parametrize(
     "case",
-    [row(name, quick=name not in ("nb_macro", "tiny")) for name in BY_NAME],
+    [row(name, quick=name not in SLOW_SPACES) for name in BY_NAME],
     indirect=True,
 )
 
@@ -204,7 +207,9 @@ def test_same_seed_gives_the_same_bits_in_another_trainer(mixed):
 
 SUBNETS = [row("nb_macro", 1000, quick=False)]
 SUBNETS += [
-    row(name, 30, quick=name != "tiny") for name in BY_NAME if name != "nb_macro"
+    row(name, 30, quick=name not in SLOW_SPACES)
+    for name in BY_NAME
+    if name != "nb_macro"
 ]
 
 

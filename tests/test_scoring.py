@@ -38,7 +38,7 @@ class Case:
         return Evaluator(self.net, self.data, resources=resources, **options)
 
 
-SLOW = ("nb_macro", "tiny", "transformer")  # to compile
+SLOW = ("nb_macro", "tiny", "transformer", "vit", "decoder")  # to compile
 CASES = [
     pytest.param(r.name, marks=[pytest.mark.slow] if r.name in SLOW else [])
     for r in REFERENCES

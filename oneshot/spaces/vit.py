@@ -223,6 +223,7 @@ def vit(
       >>> Costs(net, jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32))
     """
     found = changed(SIZES, size, changes)
+    grid_of(found)  # raises here, where a caller can read it
     width = Choice("width", found.width)
     attention = Elastic(
         lambda rngs: AttentionLayer(found, dropout, rngs=rngs), heads=found.heads
