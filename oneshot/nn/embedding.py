@@ -66,7 +66,7 @@ class PatchEmbedding(nnx.Module):
         noise = jax.random.normal(rngs.params(), (1 + grid[0] * grid[1], most))
         self.position = nnx.Param(0.02 * noise)
         self.class_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, most)))
-        self.patch, self.grid, self.width = patch, tuple(grid), tuple(width)
+        self.patch, self.grid, self.width = patch, grid, tuple(width)
 
     def __call__(self, x: Array, *, width: int) -> Array:
         """`[n, height, width, channels]` to `[n, 1 + patches, width]`.

@@ -49,12 +49,15 @@ class HeadProjection(nnx.Module):
 class HeadMerge(nnx.Module):
     """A linear layer from heads to features; `kernel` is `[heads, head_size, out]`.
 
+    It starts from zeros, so that a residual layer starts as none: otherwise the first
+    layers' noise would drown small embeddings.
+
     Args:
       heads: the largest number of heads.
       head_size: the largest size of a head.
       out_features: the largest number of outputs.
       bias: whether to add one.
-      rngs: draws the weights.
+      rngs: not used; taken so that all modules are built alike.
     """
 
     def __init__(
@@ -66,8 +69,8 @@ class HeadMerge(nnx.Module):
         bias: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
-        flat = fan_in(rngs.params(), (heads * head_size, out_features))
-        self.kernel = nnx.Param(flat.reshape(heads, head_size, out_features))
+        del rngs
+        self.kernel = nnx.Param(jnp.zeros((heads, head_size, out_features)))
         self.bias = nnx.Param(jnp.zeros((out_features,))) if bias else None
 
     def __call__(self, x: Array, features: int) -> Array:

@@ -1,9 +1,13 @@
-"""The two-layer networks of Transformers, of elastic hidden width."""
+"""The two-layer networks of Transformers, of elastic hidden width.
+
+Their last product starts from zeros, so that a residual layer starts as none.
+"""
 
 from __future__ import annotations
 
 from flax import nnx
 from jax import Array
+from jax.nn.initializers import zeros
 
 from oneshot.nn.dense import gelu_dense, silu_gate_dense
 from oneshot.nn.linear import ElasticLinear
@@ -26,7 +30,7 @@ class ElasticMlp(nnx.Module):
     def __init__(self, width: int, ratio: tuple[float, ...], *, rngs: nnx.Rngs) -> None:
         hidden = int(width * max(ratio))
         self.up = ElasticLinear(width, hidden, rngs=rngs)
-        self.down = ElasticLinear(hidden, width, rngs=rngs)
+        self.down = ElasticLinear(hidden, width, init=zeros, rngs=rngs)
         self.ratio = tuple(ratio)
 
     def __call__(self, x: Array, *, ratio: float) -> Array:
@@ -63,7 +67,7 @@ class GatedMlp(nnx.Module):
         most = max(hidden)
         self.gate_proj = ElasticLinear(width, most, bias=False, rngs=rngs)
         self.up_proj = ElasticLinear(width, most, bias=False, rngs=rngs)
-        self.down_proj = ElasticLinear(most, width, bias=False, rngs=rngs)
+        self.down_proj = ElasticLinear(most, width, bias=False, init=zeros, rngs=rngs)
         self.hidden = tuple(hidden)
 
     def __call__(self, x: Array, *, hidden: int) -> Array:

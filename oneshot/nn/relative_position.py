@@ -119,12 +119,13 @@ class ImageAttention(nnx.Module):
         self.o_proj = HeadMerge(most, size, width, bias=True, rngs=rngs)
 
         def relative():
-            told = distance is not None
-            return RelativePosition(size, distance, rngs=rngs) if told else None
+            if distance is None:
+                return None
+            return RelativePosition(size, distance, rngs=rngs)
 
         self.on_keys, self.on_values = relative(), relative()
         self.heads, self.head_size = tuple(heads), tuple(head_size)
-        self.grid = tuple(grid)
+        self.grid = grid
 
     def __call__(self, x: Array, *, heads: int, head_size: int | None = None) -> Array:
         """`[batch, 1 + patches, width]` to the same.

@@ -34,11 +34,20 @@ def window_attention(q: Array, k: Array, v: Array, window: int) -> Array:
         return attention(q, k, v)
     if tokens % window:
         return attention(q, k, v, True, window)
-    first = attention(*(_tokens(a, 0, window) for a in (q, k, v)))
-    own = [_windows(_tokens(a, window, tokens), window) for a in (q, k, v)]
-    before = [_windows(_tokens(a, 0, tokens - window), window) for a in (k, v)]
-    both = [jnp.concatenate([a, b], 1) for a, b in zip(before, own[1:], strict=True)]
-    rest = attention(own[0], *both, True, window)
+    q1, k1, v1 = (_tokens(a, 0, window) for a in (q, k, v))
+    first = attention(q1, k1, v1)
+    queries = _windows(_tokens(q, window, tokens), window)
+    keys, values = (
+        jnp.concatenate(
+            [
+                _windows(_tokens(a, 0, tokens - window), window),
+                _windows(_tokens(a, window, tokens), window),
+            ],
+            axis=1,
+        )
+        for a in (k, v)
+    )
+    rest = attention(queries, keys, values, True, window)
     rest = rest.reshape(len(q), tokens - window, *q.shape[2:])
     return jnp.concatenate([first, rest], 1)
 

@@ -68,7 +68,9 @@ class DecoderSize:
 
 
 SIZES = {
-    "tiny": DecoderSize((128, 160), (2, 3, 4), (2, 4), (256, 384), 32, group=2),
+    "tiny": DecoderSize(
+        (96, 128), (2, 3, 4), (2, 4), (192, 256), 32, group=2, window=16
+    ),
     "tinyllama": DecoderSize(
         width=(1024, 1536, 2048),
         depth=(12, 16, 22),

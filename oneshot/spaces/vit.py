@@ -194,7 +194,7 @@ def grid_of(size: VitSize) -> tuple[int, int]:
             f"{size.image}, after {len(size.stem)} convolutions of stride 2). Choose "
             "a patch that divides them."
         )
-    return (side // size.patch,) * 2
+    return side // size.patch, side // size.patch
 
 
 def vit(
