@@ -273,6 +273,7 @@ def small_vit() -> Supernet:
 def small_decoder() -> Supernet:
     sizes = {"width": [6, 8], "depth": [1, 2], "heads": [2, 4], "mlp": [6, 10]}
     sizes |= {"head_size": 4, "group": 2, "window": 3, "tied": True}
+    sizes |= {"attention": ["window", "linear"]}
     return decoder(vocabulary=11, every_token=False, **sizes)
 
 

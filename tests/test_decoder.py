@@ -74,7 +74,8 @@ LLAMAS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of other libraries
 @pytest.mark.parametrize("ours, theirs, tied", LLAMAS.values(), ids=LLAMAS)
 def test_logits_are_those_of_transformers(ours, theirs, tied):
     torch = pytest.importorskip("torch")

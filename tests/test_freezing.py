@@ -61,7 +61,13 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(o, id=n, marks=[pytest.mark.slow] if n == "static" else [])
+        for n, o in RUNS.items()
+    ],
+)
 def test_frozen_weights_keep_every_bit_and_the_rest_trains(frozen_net, options):
     net, before = frozen_net[1], by_path(weights_of(frozen_net).params)
     _, state, _ = trained(frozen_net, Freeze(sgd, *PATTERNS), **options)
@@ -74,6 +80,7 @@ def test_frozen_weights_keep_every_bit_and_the_rest_trains(frozen_net, options):
     assert any(map(is_frozen, on))
 
 
+@pytest.mark.slow
 def test_what_is_not_frozen_trains_as_ever(frozen_net):
     # Frozen by hand: zero gradients' momentum and decay taken back after each step.
     def masked(lr):
@@ -102,6 +109,7 @@ def test_frozen_weights_have_no_momentum_and_no_part_in_the_norm(frozen_net):
     assert DECAY > 0  # which would have moved them
 
 
+@pytest.mark.slow
 def test_equal_modules_frozen_unequally_do_not_share_a_program(frozen_net):
     reference, net, archs = frozen_net
     _, state, _ = trained(frozen_net, Freeze(sgd, "first/up"))
@@ -113,6 +121,7 @@ def test_equal_modules_frozen_unequally_do_not_share_a_program(frozen_net):
     assert moved == {"first": False, "last": True}
 
 
+@pytest.mark.slow
 def test_a_run_with_frozen_weights_goes_on_from_its_checkpoint(frozen_net, tmp_path):
     trainer, state, _ = trained(frozen_net, Freeze(sgd, *PATTERNS), steps=2)
     checkpoint.save(tmp_path, frozen_net[1], state)
