@@ -51,7 +51,9 @@ class DecoderSize:
       window: tokens seen by a token of sliding-window attention.
       rotary_base: of rotary position (`rope_theta`).
       epsilon: of the norms.
-      tied: whether the head's weights are the embedding's.
+      tied: whether the head's weights are the embedding's. The table then travels with
+        the activations, which suits small vocabularies; on a mesh, one that its devices
+        divide.
     """
 
     width: tuple[int, ...]
