@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from oneshot.extraction import Model as Model
     from oneshot.extraction import extract as extract
     from oneshot.factories import Factory as Factory
+    from oneshot.freezing import Freeze as Freeze
     from oneshot.importance import sort_channels as sort_channels
     from oneshot.layers import Elastic as Elastic
     from oneshot.layers import Identity as Identity
@@ -90,6 +91,7 @@ _NAMES = {
     "factories": "Factory",
     "extraction": "Model extract",
     "importance": "sort_channels",
+    "freezing": "Freeze",
     "layers": "Elastic Identity OneOf Stage",
     "losses": "SmoothedCrossEntropy accuracy cross_entropy next_token",
     "models": "Origin load save_model",

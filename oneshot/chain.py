@@ -16,6 +16,8 @@ import numpy as np
 
 from oneshot import programs
 from oneshot.engine import INDEX, SCALAR, Engine, key_shape, saved_shapes
+from oneshot.freezing import frozen_leaves
+from oneshot.nested import trained
 from oneshot.paths import Path, Step
 from oneshot.residuals import ResidualPlan, backward, forward, split_carry
 from oneshot.space import Arch
@@ -30,6 +32,10 @@ class Update(NamedTuple):
     make_optimizer: programs.MakeOptimizer
     clip_norm: float | None = None
     donate: bool = True
+
+    def frozen(self, module: str, params: Tree) -> frozenset:
+        """Return the paths of a module's frozen arrays."""
+        return frozen_leaves(self.make_optimizer, module, params)
 
 
 class PlannedPath(NamedTuple):
@@ -72,6 +78,7 @@ class Chain:
         self.modules = engine.supernet.modules
         self._blocks: dict[Any, Block] = {}
         self._calls: dict[Any, Any] = {}
+        self._frozen_leaves: dict[str, frozenset] = {}
         self._own = object()  # tells this chain's losses and updates from another's
         self.zero = engine.put(np.float32(0))
 
@@ -146,7 +153,8 @@ class Chain:
 
     def backward(self, block: Block, module: str, variant: Variant) -> Any:
         """Return the backward program of a block."""
-        call = self._calls.get((block.key, variant))
+        frozen = self._frozen(module)
+        call = self._calls.get((block.key, frozen, variant))
         if call is None:
             fn = backward(block.plan, block.input_gradient)
             fn.__name__ = f"{module}_backward"
@@ -163,13 +171,15 @@ class Chain:
             call = self._vary(
                 ("backward", block.key), fn, module, variant, arguments, results
             )
-            self._calls[block.key, variant] = call
+            self._calls[block.key, frozen, variant] = call
         return call
 
     def head(self, step: Step, carry_id: int, targets: Tree, variant: Variant) -> Any:
         """Return the program of the last block, its loss and its backward."""
         target_id = self.engine.carry_id(targets)
-        key = (self.engine.structure(step.module), step.options, carry_id, target_id)
+        frozen = self._frozen(step.module)
+        structure = (self.engine.structure(step.module), frozen)
+        key = (structure, step.options, carry_id, target_id)
         call = self._calls.get(("head", key, variant))
         if call is None:
             module = self.modules[step.module]
@@ -193,6 +203,9 @@ class Chain:
     def _vary(self, key, fn, module: str, variant: Variant, arguments, results):
         """Compile a gradient program as it is, with its update, or with its norm."""
         name, donate = getattr(fn, "__name__", "block"), ()
+        frozen = self._frozen(module)
+        if frozen:
+            fn = programs.with_frozen(fn, frozen, 1)
         if variant == "update":
             fn = programs.with_update(fn, self.update.make_optimizer, 1)
             arguments[1:1] = self._opt_arguments(module)
@@ -205,24 +218,34 @@ class Chain:
                 [*results, "weights"],
             )
         fn.__name__ = f"{name}_{variant}"
-        full = (key, variant, self._own)
+        full = (key, frozen, variant, self._own)
         return self.engine.compile(full, fn, arguments, tuple(results), donate)
 
     def _opt_arguments(self, module: str):
         init = self.update.make_optimizer(0.1).init
         return [
-            (jax.eval_shape(init, self.modules[module].params), "weights"),
+            (jax.eval_shape(init, self._trained(module)), "weights"),
             (SCALAR, "weights"),
         ]
 
+    def _frozen(self, module: str) -> frozenset:
+        if module not in self._frozen_leaves:
+            params = self.modules[module].params
+            self._frozen_leaves[module] = self.update.frozen(module, params)
+        return self._frozen_leaves[module]
+
+    def _trained(self, module: str) -> Tree:
+        """Return the shapes of the module's arrays that are not frozen."""
+        return trained(self.modules[module].params, self._frozen(module))
+
     def apply_update(self, module: str) -> Any:
         """Return the program that updates one module from its gradients."""
-        key = ("update", self.engine.structure(module))
+        key = ("update", self.engine.structure(module), self._frozen(module))
         call = self._calls.get(key)
         if call is None:
             fn = programs.update(self.update.make_optimizer, self.update.clip_norm)
             params = (self.modules[module].params, "weights")
-            rest = [params, (SCALAR, "weights")]
+            rest = [(self._trained(module), "weights"), (SCALAR, "weights")]
             arguments = [params, *self._opt_arguments(module), *rest]
             donate = (0, 1) if self.update.donate else ()
             results = ("weights", "weights")
@@ -234,16 +257,16 @@ class Chain:
 
     def add(self, module: str) -> Any:
         """Return the program that adds two gradients of a module."""
-        params = (self.modules[module].params, "weights")
+        params = (self._trained(module), "weights")
         return self._small("add", programs.add, module, [params] * 2)
 
     def add_norm(self, module: str) -> Any:
         """Return the program that adds a gradient's squared norm to a sum."""
-        params = (self.modules[module].params, "weights")
+        params = (self._trained(module), "weights")
         return self._small("norm", _add_norm, module, [(SCALAR, "weights"), params])
 
     def _small(self, kind: str, fn: Callable, module: str, arguments):
-        key = (kind, self.engine.structure(module))
+        key = (kind, self.engine.structure(module), self._frozen(module))
         if key not in self._calls:
             self._calls[key] = self.engine.compile(key, fn, arguments, "weights")
         return self._calls[key]
@@ -264,6 +287,7 @@ class Chain:
             carry_id = self.engine.carry_id(carry)
             key = (
                 self.engine.structure(step.module),
+                self._frozen(step.module),
                 step.options,
                 carry_id,
                 step.layer == 0,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from oneshot.functional import Functional
+from oneshot.nested import overlaid, part_like, trained
 from oneshot.paths import Options
 from oneshot.residuals import split_carry
 from oneshot.supernet import layer_key
@@ -33,11 +34,15 @@ def block_apply(module: Functional, options: Options, mode: Any) -> Callable:
 def apply_update(
     make_optimizer: MakeOptimizer, params, opt_state, gradients, lr, scale
 ):
-    """Return (params, optimizer state) after one update with scaled gradients."""
+    """Return (params, optimizer state) after one update with scaled gradients.
+
+    What has no gradient, because it is frozen, comes back as it is.
+    """
     if scale is not None:
         gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
-    updates, opt_state = make_optimizer(lr).update(gradients, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
+    own = part_like(params, gradients)
+    updates, opt_state = make_optimizer(lr).update(gradients, opt_state, own)
+    return overlaid(params, optax.apply_updates(own, updates)), opt_state
 
 
 def squared_norm(tree: Tree) -> jax.Array:
@@ -85,6 +90,17 @@ def head_scores(apply: Callable, metrics: Mapping[str, Metric]) -> Callable:
     def run(params, state, carry, targets):
         outputs, _ = apply(params, state, carry, None)
         return {name: metric(outputs, targets) for name, metric in metrics.items()}
+
+    return run
+
+
+def with_frozen(gradient_of: Callable, frozen: frozenset, at: int) -> Callable:
+    """Let a program that returns gradients (as its result `at`) leave some out."""
+
+    def run(*args):
+        results = list(gradient_of(*args))
+        results[at] = trained(results[at], frozen)
+        return tuple(results)
 
     return run
 

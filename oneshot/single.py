@@ -17,6 +17,7 @@ import numpy as np
 from oneshot import programs
 from oneshot.chain import PlannedPath, Update
 from oneshot.engine import SCALAR, Engine, key_shape
+from oneshot.nested import trained
 from oneshot.supernet import Supernet, Tree, Weights
 
 
@@ -74,11 +75,12 @@ class Single:
         net, names = self.engine.supernet, self._modules(planned)
         modules = {m: net.modules[m] for m in names}
         params = {m: f.params for m, f in modules.items()}
-        init = self.update.make_optimizer(0.1).init
+        init, frozen = self.update.make_optimizer(0.1).init, self._frozen(params)
+        own = {m: trained(p, frozen[m]) for m, p in params.items()}
         arguments = [
             (params, "weights"),
             ({m: f.state for m, f in modules.items()}, "weights"),
-            ({m: jax.eval_shape(init, p) for m, p in params.items()}, "weights"),
+            ({m: jax.eval_shape(init, p) for m, p in own.items()}, "weights"),
             (_which(len(planned), len(net.space.choices)), "weights"),
             ((self.engine.carry(x_id), self.engine.carry(target_id)), "data"),
             ((SCALAR, key_shape()), "weights"),
@@ -87,6 +89,9 @@ class Single:
         runs = [self._run(net, p) for p in planned]
         fn = self._step(net, runs)
         return self.engine.compile(key, fn, arguments, ("weights",) * 5, donate)
+
+    def _frozen(self, params: Tree) -> dict[str, frozenset]:
+        return {m: self.update.frozen(m, own) for m, own in params.items()}
 
     def _run(self, net: Supernet, planned: PlannedPath) -> Callable:
         if self.traced:
@@ -116,6 +121,8 @@ class Single:
             gradients, (new_state, logged) = jax.grad(total, has_aux=True)(
                 params, state, which, batch, key
             )
+            frozen = self._frozen(params)
+            gradients = {m: trained(g, frozen[m]) for m, g in gradients.items()}
             norm = programs.squared_norm(gradients)
             scale = None
             if update.clip_norm is not None:

@@ -17,7 +17,9 @@ from jax.sharding import Mesh
 from oneshot.chain import Chain, PlannedPath, Update
 from oneshot.data import Data
 from oneshot.engine import Engine
+from oneshot.freezing import check_frozen, frozen_leaves
 from oneshot.losses import Metric, Metrics, as_metrics, check_labels, cross_entropy
+from oneshot.nested import trained
 from oneshot.optimizer import check_optimizer
 from oneshot.programs import MakeOptimizer
 from oneshot.randomness import DROPOUT, WEIGHTS, stream_key
@@ -97,7 +99,8 @@ class Trainer:
       strategy: Draws the plans.
       optimizer: `learning_rate -> optax.GradientTransformation`, leaf-wise. It is
         called inside the compiled update and applied to each module on its own, so that
-        modules off the path keep weights, momentum and decay as they are.
+        modules off the path keep weights, momentum and decay as they are. `Freeze`
+        makes one that leaves some weights as they are.
       learning_rate: A number, or an optax schedule of the global step.
       loss: `(outputs, targets) -> [n]`, or several such metrics by name with "loss".
       clip_norm: Bound on the norm of the whole path's gradient, or None.
@@ -129,6 +132,7 @@ class Trainer:
         execution: Execution = "blocks",
     ):
         check_optimizer(optimizer)
+        check_frozen(optimizer, supernet.abstract().params)
         self.supernet, self.strategy, self.make_optimizer = (
             supernet,
             strategy,
@@ -174,11 +178,14 @@ class Trainer:
             self._prepares[learning_rate] = jitted
         return self._prepares[learning_rate]
 
+    def _trained(self, module: str, params: Tree) -> Tree:
+        return trained(params, frozen_leaves(self.make_optimizer, module, params))
+
     def abstract(self) -> tuple[Weights, dict[str, Tree]]:
         """Return the shapes and dtypes of weights and optimizer states."""
         weights = self.supernet.abstract()
         optimizer = {
-            name: jax.eval_shape(self._init_optimizer, params)
+            name: jax.eval_shape(self._init_optimizer, self._trained(name, params))
             for name, params in weights.params.items()
         }
         return weights, optimizer
@@ -198,7 +205,10 @@ class Trainer:
             params, state = self.supernet.init(stream_key(seed, WEIGHTS), x)
         else:  # a copy, since steps reuse the memory of what they are given
             params, state = jax.tree.map(jnp.copy, tuple(weights))
-        optimizer = {name: self._init_optimizer(own) for name, own in params.items()}
+        optimizer = {
+            name: self._init_optimizer(self._trained(name, own))
+            for name, own in params.items()
+        }
         params, state, optimizer = self.engine.put((params, state, optimizer))
         start = self.strategy.init()
         return TrainState(0, seed, Weights(params, state), optimizer, start)

@@ -17,6 +17,7 @@ from oneshot.nn import BatchNorm, ElasticTransformerBlock
 from oneshot.space import Choice
 from oneshot.spaces import (
     cell201,
+    decoder,
     mobilenet_v3,
     nb_macro,
     resnet50,
@@ -24,6 +25,7 @@ from oneshot.spaces import (
     speech,
     tabular,
     tiny,
+    vit,
 )
 from oneshot.spaces.mobilenet_v3 import Size as MobileSize
 from oneshot.spaces.mobilenet_v3 import StageForm
@@ -327,6 +329,19 @@ def small_resnet50() -> Supernet:
     return resnet50(ResNetSize(8, 1, True, **shape, **options, divisor=4))
 
 
+def small_vit() -> Supernet:
+    sizes = {"width": [6, 8], "depth": [1, 2], "heads": [1, 2], "mlp": [1, 2]}
+    sizes |= {"image": 8, "patch": 2, "head_size": 4, "distance": 2, "stem": [4]}
+    return vit("digits", classes=CLASSES, **sizes)
+
+
+def small_decoder() -> Supernet:
+    sizes = {"width": [6, 8], "depth": [1, 2], "heads": [2, 4], "mlp": [6, 10]}
+    sizes |= {"head_size": 4, "group": 2, "window": 3, "tied": True}
+    sizes |= {"attention": ["window", "linear"]}
+    return decoder(vocabulary=11, every_token=False, **sizes)
+
+
 REFERENCES = (
     Reference("nb_macro", small_nb_macro, numbers(16, 16, 3)),
     Reference("tiny", small_tiny, numbers(8, 8, 1)),
@@ -341,6 +356,8 @@ REFERENCES = (
     Reference("tabular", small_tabular, rows),
     Reference("mobilenet_v3", small_mobilenet_v3, numbers(8, 8, 3)),
     Reference("resnet50", small_resnet50, numbers(7, 7, 3), traceable=False),
+    Reference("vit", small_vit, numbers(8, 8, 1), traceable=False),
+    Reference("decoder", small_decoder, tokens, traceable=False),
 )
 SPACES = tuple(r.name for r in REFERENCES[6:])  # ready ones; slow to compile
 BY_NAME = {reference.name: reference for reference in REFERENCES}

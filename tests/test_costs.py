@@ -15,6 +15,8 @@ from oneshot.layers import Identity, OneOf
 from oneshot.spaces import nb_macro
 from oneshot.supernet import Supernet
 
+SLOW = ("vit", "decoder")
+
 
 def zeros(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -91,7 +93,13 @@ def test_custom_derivatives_and_checkpoints_are_looked_into():
     assert count_macs(jax.vmap(jnp.dot), zeros(5, 2, 3), zeros(5, 3, 4)) == 5 * 24
 
 
-@pytest.mark.parametrize("reference", REFERENCES, ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    "reference",
+    [
+        pytest.param(r, marks=[pytest.mark.slow] if r.name in SLOW else [], id=r.name)
+        for r in REFERENCES
+    ],
+)
 def test_parameters_are_those_of_the_extracted_model(reference):
     net = reference.make()
     x, weights = reference.batch(2)[0], reference.weights(net)

@@ -1,4 +1,4 @@
-"""LayerNorm, and GELU with the product after it, that keep only their input."""
+"""LayerNorm, and activations with the product after them, that keep only inputs."""
 
 from __future__ import annotations
 
@@ -79,3 +79,36 @@ def _gelu_dense_backward(residuals, g):
 
 
 gelu_dense.defvjp(_gelu_dense_forward, _gelu_dense_backward)
+
+
+@jax.custom_vjp
+def silu_gate_dense(gate: Array, up: Array, w: Array) -> Array:
+    """`silu(gate) * up` and a matrix product, the second half of SwiGLU.
+
+    Keeps `gate` and `up` alone; see `gelu_dense`.
+
+    Args:
+      gate: `[rows, features]`.
+      up: `[rows, features]`.
+      w: `[features, out]`.
+
+    Returns:
+      `[rows, out]`.
+    """
+    return (jax.nn.silu(gate) * up) @ w
+
+
+def _silu_gate_dense_forward(gate, up, w):
+    return (jax.nn.silu(gate) * up) @ w, (gate, up, w)
+
+
+def _silu_gate_dense_backward(residuals, g):
+    gate, up, w = residuals
+    share = jax.nn.sigmoid(gate)
+    grad_w = (gate * share * up).T @ g
+    g = g @ w.T
+    grad_gate = g * up * share * (1 + gate * (1 - share))
+    return grad_gate, g * gate * share, grad_w
+
+
+silu_gate_dense.defvjp(_silu_gate_dense_forward, _silu_gate_dense_backward)
