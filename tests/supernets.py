@@ -270,7 +270,13 @@ def small_dscnn() -> Supernet:
 
 
 def small_conformer() -> Supernet:
-    sizes = {"width": 8, "head_size": 4, "heads": (1, 2), "kernel": (1, 3)}
+    sizes = {
+        "width": 8,
+        "head_size": 4,
+        "heads": (1, 2),
+        "kernel": (1, 3),
+        "expand": (2,),
+    }
     sizes["depth"] = (1, 2)
     return speech(model="conformer", size=sizes, classes=CLASSES, mels=8)
 

@@ -51,7 +51,7 @@ def test_digits_are_split_by_take(folder):
     data = space_data.speech()
     test = data.open_test("sizes")
     assert len(test.x) == 300 and len(data.validate.x) == 180
-    assert len(data.train.x) == 2520 and data.train.x.shape[1:] == (32, 32)
+    assert len(data.train.x) == 2520 and data.train.x.shape[1:] == (32, 32, 1)
     counts = [np.bincount(s.y) for s in (data.train, data.validate, test)]
     assert all(len(set(count)) == 1 for count in counts)  # each digit equally often
     images = [{image.tobytes() for image in s.x} for s in (data.train, test)]
