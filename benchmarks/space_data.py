@@ -46,9 +46,12 @@ def folder() -> Path:
 
 
 def speech() -> Data:
-    """Return single spoken digits: x [n, 32 frames, 32 mels] in 0 to 1, y [n]."""
+    """Return single spoken digits: x [n, 32 frames, 32 mels, 1] in 0 to 1, y [n].
+
+    With the last axis they are images, too, for cropping.
+    """
     arrays = spoken_digits(folder() / DIGITS)
-    x, y, take = arrays["x"], arrays["y"], arrays["take"]
+    x, y, take = arrays["x"][..., None], arrays["y"], arrays["take"]
     test = take < TEST_TAKES
     # Three of 45 takes, of every speaker and digit, tell subnets from each other.
     held = (take >= TEST_TAKES) & (take % 15 == 7)

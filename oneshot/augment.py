@@ -187,9 +187,10 @@ def mixup(alpha: float, classes: int) -> Augment:
     _check_alpha(alpha)
 
     def mixed(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        y = _shares(y, classes)
         order, share = _partners(key, len(x), alpha)
         weight = share.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype)
-        return weight * x + (1 - weight) * x[order], _mix(y, order, share, classes)
+        return weight * x + (1 - weight) * x[order], _mix(y, order, share)
 
     return mixed
 
@@ -210,14 +211,14 @@ def cutmix(alpha: float, classes: int) -> Augment:
 
     def pasted(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
         _check_images("cutmix", x)
-        key, place = jax.random.split(key)
+        y, (key, place) = _shares(y, classes), jax.random.split(key)
         order, share = _partners(key, len(x), alpha)
         side = jnp.sqrt(1 - share)
         sides = side * x.shape[1], side * x.shape[2]
         inside = _rectangles(place, sides, (x.shape[1], x.shape[2]))
         kept = 1 - inside.mean((1, 2), dtype=jnp.float32)
         x = jnp.where(inside[..., None], x[order], x)
-        return x, _mix(y, order, kept, classes)
+        return x, _mix(y, order, kept)
 
     return pasted
 
@@ -229,7 +230,11 @@ def _partners(key: Array, n: int, alpha: float) -> tuple[Array, Array]:
     return jax.random.permutation(who, n), jax.random.beta(how, alpha, alpha, (n,))
 
 
-def _mix(y: Array, order: Array, share: Array, classes: int) -> Array:
+def _mix(y: Array, order: Array, share: Array) -> Array:
+    return share[:, None] * y + (1 - share[:, None]) * y[order]
+
+
+def _shares(y: Array, classes: int) -> Array:
     if y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer):
         y = jax.nn.one_hot(y, classes, dtype=jnp.float32)
     if y.ndim != 2 or y.shape[1] != classes:
@@ -237,7 +242,7 @@ def _mix(y: Array, order: Array, share: Array, classes: int) -> Array:
             f"Mixing examples takes integer labels [n], or shares [n, {classes}] of "
             f"the {classes} classes, but the targets are {y.dtype}{list(y.shape)}."
         )
-    return share[:, None] * y + (1 - share[:, None]) * y[order]
+    return y
 
 
 def _rectangles(key: Array, sides: tuple[Array, Array], size: tuple[int, int]) -> Array:

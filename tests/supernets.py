@@ -290,11 +290,17 @@ def small_shufflenet() -> Supernet:
 
 def small_dscnn() -> Supernet:
     sizes = {"width": (4, 6), "kernel": (3, 5), "depth": (1, 2)}
-    return speech(size=sizes, classes=CLASSES)
+    return speech(size=sizes, classes=CLASSES, mels=8)
 
 
 def small_conformer() -> Supernet:
-    sizes = {"width": 8, "head_size": 4, "heads": (1, 2), "kernel": (1, 3)}
+    sizes = {
+        "width": 8,
+        "head_size": 4,
+        "heads": (1, 2),
+        "kernel": (1, 3),
+        "expand": (2,),
+    }
     sizes["depth"] = (1, 2)
     return speech(model="conformer", size=sizes, classes=CLASSES, mels=8)
 

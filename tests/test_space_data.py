@@ -51,7 +51,7 @@ def test_digits_are_split_by_take(folder):
     data = space_data.speech()
     test = data.open_test("sizes")
     assert len(test.x) == 300 and len(data.validate.x) == 180
-    assert len(data.train.x) == 2520 and data.train.x.shape[1:] == (32, 32)
+    assert len(data.train.x) == 2520 and data.train.x.shape[1:] == (32, 32, 1)
     counts = [np.bincount(s.y) for s in (data.train, data.validate, test)]
     assert all(len(set(count)) == 1 for count in counts)  # each digit equally often
     images = [{image.tobytes() for image in s.x} for s in (data.train, test)]
@@ -119,7 +119,7 @@ def test_ctc_learns_strings_of_digits(folder, model):
     scores = Evaluator(net, data, engine=trainer.engine, loss=CTC)(
         state.weights, [arch]
     )
-    assert scores.examples["token_error_rate"].mean() < 0.5
+    assert scores.examples["token_error_rate"].mean() < 0.6  # 1 for blanks alone
     model = extract(net, state.weights, arch, data.calibrate.x)
     logits = model(data.validate.x)
     np.testing.assert_allclose(

@@ -12,6 +12,7 @@ from oneshot.nn.conformer import ElasticConformerBlock
 from oneshot.nn.separable import ElasticSeparable
 from oneshot.nn.temporal import depthwise_conv1d
 from oneshot.spaces import speech, tabular
+from oneshot.spaces.speech import SIZES
 from oneshot.spaces.tabular import ElasticColumns, ElasticTableBlock
 
 
@@ -26,7 +27,12 @@ def random_numbers(module, seed=0):
     return module
 
 
-@pytest.mark.parametrize("kernel", [1, 3, 7])
+def run(module, x, **options):
+    """Call a module as one program; op by op would compile each."""
+    return jax.jit(lambda x: module(x, **options))(x)
+
+
+@pytest.mark.parametrize("kernel", [1, 7])
 def test_convolution_over_time_is_the_grouped_one(kernel):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(3, 5, 4)).astype(np.float32))
@@ -65,7 +71,7 @@ def test_a_separable_block_is_torch_s(stride):
         y = torch.einsum("nchw,cd->ndhw", y, t[1][:before, :width])
         y = normed(torch, y, block.pointwise_norm).relu()
         y = y + image if y.shape == image.shape else y
-        found = block(jnp.asarray(x), width=width, kernel=kernel)
+        found = run(block, x, width=width, kernel=kernel)
         np.testing.assert_allclose(found, y.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="offers kernel in"):
         block(jnp.asarray(x), width=4, kernel=7)
@@ -89,7 +95,7 @@ def test_a_conformer_block_is_torch_s(expand, heads, kernel):
     )  # fmt: skip
     random_numbers(block).eval()
     x = np.random.default_rng(1).normal(size=(2, 7, 6)).astype(np.float32)
-    found = block(jnp.asarray(x), expand=expand, heads=heads, kernel=kernel)
+    found = run(block, x, expand=expand, heads=heads, kernel=kernel)
     want = torch_conformer(torch, block, torch.tensor(x), expand, heads, kernel)
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="offers heads in"):
@@ -156,20 +162,23 @@ def test_networks_return_classes_or_a_row_of_logits_for_four_frames(model):
 
 
 def test_costs_are_those_of_the_options():
-    net = speech(size={"width": [4, 8], "depth": [1, 2]}, classes=3)
+    net = speech(size={"width": [4, 8], "depth": [1, 2]}, classes=3, mels=16)
     costs = Costs(net, jnp.zeros((1, 16, 16)))
     narrow = {"width": 4, "stage1.depth": 1, "stage2.depth": 1}
     arch = net.space.arch({**narrow, "stage1.0.kernel": 3, "stage2.0.kernel": 3})
-    stem, block, head = 9 * 4 + 8, 9 * 4 + 8 + 16 + 8, 4 * 3 + 3
+    stem, block, head = 9 * 4 + 8, 9 * 4 + 8 + 16 + 8, 4 * 4 * 3 + 3
     assert costs.params(arch) == stem + 2 * block + head
-    assert costs.macs(arch) == 64 * 36 + 64 * 52 + 16 * 52 + 12
+    assert costs.macs(arch) == 64 * 36 + 64 * 52 + 16 * 52 + 48
 
 
 def test_published_sizes_are_the_largest_options():
-    assert max(speech(size="small").space.choices[0].options) == 64
-    large = speech(model="conformer", size="large").space
-    options = {c.name: c.options for c in large.choices}
-    assert max(options["blocks.depth"]) == 17 and max(options["blocks.0.heads"]) == 8
+    cnn, conformer = SIZES["dscnn"], SIZES["conformer"]
+    assert [max(cnn[s].width) for s in ("small", "medium", "large")] == [64, 172, 276]
+    named = [conformer[s] for s in ("small", "medium", "large")]
+    assert [s.width for s in named] == [144, 256, 512]
+    assert [max(s.depth) for s in named] == [16, 16, 17]
+    assert [max(s.heads) * s.head_size for s in named] == [144, 256, 512]
+    assert speech(size="small").space.choices[0].options == cnn["small"].width
 
 
 def test_sizes_that_do_not_exist_are_refused():
@@ -198,9 +207,9 @@ def test_columns_are_embeddings_beside_numbers():
             codes = rows[:, 2 + column].astype(int)
             linear = np.asarray(layer.linear[...])[column, :embed]
             want = want + tables[column][codes][:, :embed] @ linear
-        found = layer(jnp.asarray(rows), embed=embed)
+        found = run(layer, rows, embed=embed)
         np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
-    unknown = layer(jnp.asarray([[0.0, 0, 3, 0], [0, 0, 2, 0]]), embed=1)
+    unknown = run(layer, np.float32([[0, 0, 3, 0], [0, 0, 2, 0]]), embed=1)
     assert np.isnan(unknown[0]).all() and np.isfinite(unknown[1]).all()
     with pytest.raises(ValueError, match="2 numbers and 2 codes"):
         layer(jnp.zeros((1, 5)), embed=1)
@@ -222,7 +231,7 @@ def test_a_table_block_is_its_formula():
         y = normal @ up[:, :hidden] + np.asarray(block.up_bias[...])[:hidden]
         y = np.maximum(y, 0) @ down[:hidden] + np.asarray(block.down_bias[...])
         for residual in (True, False):
-            found = block(jnp.asarray(x), hidden=hidden, residual=residual)
+            found = run(block, x, hidden=hidden, residual=residual)
             np.testing.assert_allclose(found, y + residual * x, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="offers hidden in"):
         block(jnp.asarray(x), hidden=5, residual=True)

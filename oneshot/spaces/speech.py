@@ -110,28 +110,37 @@ class Subsampling(nnx.Module):
         return self.linear(y.reshape(*y.shape[:2], -1))
 
 
-class Classes(nnx.Module):
-    """Mean over time (and mels), linear; a narrower input uses the first rows."""
+class SpeechHead(nnx.Module):
+    """Linear over features and what is left of the mels, of each step or of their mean.
 
-    def __init__(self, features: int, classes: int, *, rngs: nnx.Rngs) -> None:
-        self.linear = nnx.Linear(features, classes, rngs=rngs)
+    The CNN's paper averages over mels, too; but what a sound is depends on which they
+    are. A narrower input uses the first rows.
+
+    Args:
+      mels: Bands that are left, 1 if the input has no such axis.
+      features: The largest width of the input.
+      outputs: Logits.
+      steps: Whether each step has logits of its own.
+      rngs: Draws the weights.
+    """
+
+    def __init__(
+        self, mels: int, features: int, outputs: int, steps: bool, *, rngs: nnx.Rngs
+    ) -> None:
+        draw = jax.random.normal(rngs.params(), (mels, features, outputs))
+        self.kernel = nnx.Param(draw / (mels * features) ** 0.5)
+        self.bias = nnx.Param(jnp.zeros((outputs,)))
+        self.steps = steps
 
     def __call__(self, x: Array) -> Array:
-        """`[n, ..., features]` to `[n, classes]`."""
-        return _linear(self.linear, jnp.mean(x, axis=tuple(range(1, x.ndim - 1))))
-
-
-class Steps(nnx.Module):
-    """Mean over mels, linear for each step: a logit for each token, and the blank's."""
-
-    def __init__(self, features: int, classes: int, *, rngs: nnx.Rngs) -> None:
-        self.linear = nnx.Linear(features, classes + 1, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        """`[n, steps, (mels,) features]` to `[n, steps, classes + 1]`."""
-        x = jnp.mean(x, axis=2) if x.ndim == 4 else x
-        y = _linear(self.linear, x.reshape(-1, x.shape[-1]))
-        return y.reshape(*x.shape[:2], -1)
+        """`[n, time, (mels,) features]` to `[n, outputs]` or `[n, time, outputs]`."""
+        if not self.steps:
+            x = jnp.mean(x, axis=1, keepdims=True)
+        mels, _, outputs = self.kernel.shape
+        kernel = lax.slice(self.kernel[...], (0, 0, 0), (mels, x.shape[-1], outputs))
+        rows = x.reshape(x.shape[0] * x.shape[1], -1)
+        y = rows @ kernel.reshape(-1, outputs) + self.bias[...][None]
+        return y.reshape(*x.shape[:2], outputs) if self.steps else y
 
 
 def speech(
@@ -155,7 +164,7 @@ def speech(
         options are the papers' models of such names; or a mapping of fields of `DsCnn`
         or `Conformer` that differ from "tiny".
       classes: Outputs, or tokens of a sequence.
-      mels: Features a frame; the CNN takes any number.
+      mels: Features a frame.
       output: "classes" for logits [n, classes]; "ctc" for [n, ceil(time / 4),
         classes + 1], the last the blank's, as `oneshot.ctc` takes them.
       impl: Operations, see `oneshot.nn.resolve`.
@@ -171,12 +180,11 @@ def speech(
     if output not in ("classes", "ctc"):
         raise ValueError(f"`output` is 'classes' or 'ctc', but got {output!r}.")
     build = _dscnn if model == "dscnn" else _conformer
-    stem, layers, features = build(sizes, mels, impl)
+    stem, layers, ends = build(sizes, mels, impl)
+    outputs, steps = (classes + 1, True) if output == "ctc" else (classes, False)
 
     def head(rngs: nnx.Rngs) -> nnx.Module:
-        if output == "classes":
-            return Classes(features, classes, rngs=rngs)
-        return Steps(features, classes, rngs=rngs)
+        return SpeechHead(*ends, outputs, steps, rngs=rngs)
 
     return Supernet(stem, layers, head)
 
@@ -201,8 +209,10 @@ def _sizes(model: str, size: str | Mapping[str, Any]) -> Any:
     return dataclasses.replace(known["tiny"], **as_tuples)
 
 
-def _dscnn(sizes: DsCnn, mels: int, impl: str) -> tuple[Any, dict[str, Any], int]:
-    del mels  # convolutions take any
+_Parts = tuple[Any, dict[str, Any], tuple[int, int]]  # the last: mels left, features
+
+
+def _dscnn(sizes: DsCnn, mels: int, impl: str) -> _Parts:
     width = Choice("width", tuple(sizes.width))
     widths, kernel = tuple(sizes.width), tuple(sizes.kernel)
 
@@ -222,12 +232,10 @@ def _dscnn(sizes: DsCnn, mels: int, impl: str) -> tuple[Any, dict[str, Any], int
         "stage1": Stage([block(1), *more], depth=sizes.depth),
         "stage2": Stage([block(2), *more], depth=sizes.depth),
     }
-    return Elastic(stem, width=width), layers, max(widths)
+    return Elastic(stem, width=width), layers, (-(-mels // 4), max(widths))
 
 
-def _conformer(
-    sizes: Conformer, mels: int, impl: str
-) -> tuple[Any, dict[str, Any], int]:
+def _conformer(sizes: Conformer, mels: int, impl: str) -> _Parts:
     options: dict[str, Any] = {
         key: tuple(getattr(sizes, key)) for key in ("expand", "heads", "kernel")
     }
@@ -241,7 +249,7 @@ def _conformer(
         )
 
     blocks = [Elastic(make, **options)] * max(sizes.depth)
-    return stem, {"blocks": Stage(blocks, depth=sizes.depth)}, sizes.width
+    return stem, {"blocks": Stage(blocks, depth=sizes.depth)}, (1, sizes.width)
 
 
 def _image(x: Array) -> Array:
@@ -253,10 +261,3 @@ def _image(x: Array) -> Array:
             f"{list(x.shape)}."
         )
     return x[..., None]
-
-
-def _linear(linear: nnx.Linear, x: Array) -> Array:
-    kernel = linear.kernel[...]
-    rows = lax.slice(kernel, (0, 0), (x.shape[-1], kernel.shape[1]))
-    assert linear.bias is not None
-    return jax.lax.dot(x, rows) + linear.bias[...][None]
