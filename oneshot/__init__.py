@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from oneshot.models import Origin as Origin
     from oneshot.models import load as load
     from oneshot.models import save_model as save_model
-    from oneshot.profile import Profile as Profile
-    from oneshot.profile import profile as profile
+    from oneshot.profiles import Profile as Profile
+    from oneshot.profiles import profile as profile
     from oneshot.racing import Race as Race
     from oneshot.resources import Resources as Resources
     from oneshot.searching import Objective as Objective
@@ -95,7 +95,7 @@ _NAMES = {
     "layers": "Elastic Identity OneOf Stage",
     "losses": "SmoothedCrossEntropy accuracy cross_entropy next_token",
     "models": "Origin load save_model",
-    "profile": "Profile profile",
+    "profiles": "Profile profile",
     "racing": "Race",
     "resources": "Resources",
     "searching": "Objective Result search",

@@ -12,7 +12,7 @@ from rich.table import Table
 from oneshot.compilation_cache import use_compilation_cache
 from oneshot.datasets import load_data
 from oneshot.factories import Factory
-from oneshot.profile import Profile, profile
+from oneshot.profiles import Profile, profile
 from oneshot.settings import ProfileSettings
 
 _NAMES = {
