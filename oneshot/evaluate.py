@@ -217,7 +217,9 @@ class Evaluator:
             lambda done: on_progress(known + done, len(paths)),
             self._losers if self.race is not None else None,
         )
-        if self.race is None:  # what a race measures depends on who else took part
+        if self.race is not None:  # those that left it early are done, too
+            on_progress(len(paths), len(paths))
+        else:  # what a race measures depends on who else took part
             for path in new:
                 self._kept.put(path, found[path], nbytes(found[path]))
         seconds = (time.perf_counter() - start) / max(1, len(new))

@@ -224,7 +224,12 @@ class Field:
         self.plain = Evaluator(self.net, self.data)
         self.racing = self.again(race=RACE)
         self.full = self.plain(self.weights, self.archs)
-        self.raced = self.racing(self.weights, self.archs)
+        self.progress = []
+        self.raced = self.racing(
+            self.weights,
+            self.archs,
+            on_progress=lambda done, total: self.progress.append((done, total)),
+        )
 
     def again(self, **options):
         return Evaluator(self.net, self.data, engine=self.plain.engine, **options)
@@ -242,6 +247,11 @@ def test_evaluators_race_only_if_told_to(field):
     assert field.racing.settings_digest != field.plain.settings_digest
     other = field.again(race=Race(top=4, confidence=0.9))
     assert other.settings_digest != field.racing.settings_digest
+
+
+def test_progress_ends_at_all_of_them(field):
+    done = [d for d, total in field.progress if total == 24]
+    assert len(done) == len(field.progress) and done == sorted(done) and done[-1] == 24
 
 
 def test_those_still_in_have_their_full_scores_and_the_rest_fewer_images(field):
