@@ -6,7 +6,7 @@ for zero. That takes a convolution used twice for two convolutions of one kind, 
 a norm adds after a convolution of nothing for nothing; and it tells apart sums that
 differ by a zero or by the order of what an identity passes on. Here it is the other way
 round, so that cells are equal exactly where what they compute from their parameters is:
-5,267 of them.
+5,224 of them.
 """
 
 from __future__ import annotations
@@ -97,13 +97,22 @@ def _terms(arch: Arch) -> tuple[Terms, dict[int, Terms]]:
     """Return the terms of the output, and of the input of each convolution."""
     nodes: list[Terms] = [((0, _INPUT),), (), (), ()]
     inputs: dict[int, Terms] = {}
+
+    def constant(edge: int) -> bool:
+        # A norm of nothing is its offset, at every pixel. The average of it is itself,
+        # as what lies outside is not counted, and a 1x1 convolution of it is constant,
+        # of which the norm leaves its own offset; a 3x3 one sees the zeros around.
+        return edge != _INPUT and not inputs[edge]
+
     for edge, (source, target) in enumerate(EDGES):
         operation, terms = OPERATIONS[arch[edge]], nodes[source]
         if operation == "skip_connect":
             nodes[target] += terms
         elif operation == "avg_pool_3x3":
-            nodes[target] += tuple((pools + 1, e) for pools, e in terms)
+            nodes[target] += tuple((p + (not constant(e)), e) for p, e in terms)
         elif operation != "none":
+            if operation == "nor_conv_1x1" and all(constant(e) for _, e in terms):
+                terms = ()
             inputs[edge] = terms
             nodes[target] += ((0, edge),)
     return nodes[-1], inputs
