@@ -169,13 +169,16 @@ class Data:
                 f"A batch has 1 to {len(self.train.x)} examples, the size of the "
                 f"training split, but {size} were asked for."
             )
-        if engine not in self._on_device:
+        # `dataclasses.replace` shares this dict. A split is kept beside its arrays, so
+        # that no other is given its id.
+        place = engine, id(self.train)
+        if place not in self._on_device:
             arrays = engine.put((self.train.x, self.train.y), "weights")
-            self._on_device[engine] = arrays
-        program = engine, self.augment  # `dataclasses.replace` shares this dict
+            self._on_device[place] = self.train, arrays
+        program = engine, self.augment
         if program not in self._on_device:
             self._on_device[program] = _gathering(as_augment(self.augment), engine)
-        on_device = self._on_device[engine], self._on_device[program]
+        on_device = self._on_device[place][1], self._on_device[program]
         return Batches(len(self.train.x), seed, size, engine, on_device)
 
 

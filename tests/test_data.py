@@ -1,5 +1,7 @@
 """Splits that are kept apart, errors in words, and batches by step."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,6 +156,18 @@ def test_batches_are_a_function_of_seed_and_step(engine):
     x, y = a(5)
     np.testing.assert_array_equal(x[:, 0], data.train.x[forwards[5], 0])
     np.testing.assert_array_equal(y, data.train.y[forwards[5]])
+
+
+def test_another_training_split_replaces_the_first(engine):
+    data = Data.from_arrays(numbered(12), validate=numbered(2))
+    data.batches(0, 4, engine)(0)  # moves the first to the device
+    x, y = data.train
+    other = dataclasses.replace(data, train=data.train._replace(x=x + 100))
+    for each in (other, data):
+        batches = each.batches(0, 4, engine)
+        found, labels = batches(0)
+        np.testing.assert_array_equal(found, each.train.x[batches.places(0)])
+        np.testing.assert_array_equal(labels, y[batches.places(0)])
 
 
 def test_augmentation_is_a_function_of_seed_and_step(engine):
