@@ -84,7 +84,8 @@ def sgd(momentum: float = 0.9, weight_decay: float = 0.0) -> MakeOptimizer:
 def adamw(momentum: float = 0.9, weight_decay: float = 0.0) -> MakeOptimizer:
     """Return AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), as a function.
 
-    Decay spares arrays of one axis: biases, and the scales of norms.
+    Decay spares biases, which are the arrays whose name ends so, and arrays of one
+    axis, such as the scales of norms.
 
     Args:
       momentum: Decay of the mean of gradients, Adam's first beta.
@@ -96,11 +97,16 @@ def adamw(momentum: float = 0.9, weight_decay: float = 0.0) -> MakeOptimizer:
 
     def make(learning_rate: Any) -> optax.GradientTransformation:
         return optax.adamw(
-            learning_rate, b1=momentum, weight_decay=weight_decay, mask=_matrices
+            learning_rate, b1=momentum, weight_decay=weight_decay, mask=_decayed
         )
 
     return make
 
 
-def _matrices(params: Any) -> Any:
-    return jax.tree.map(lambda a: jnp.ndim(a) > 1, params)
+def _decayed(params: Any) -> Any:
+    def matrix(path: tuple[Any, ...], array: Any) -> bool:
+        names = [str(entry.key) for entry in path if hasattr(entry, "key")]
+        # A bias of heads has two axes, [heads, head_size].
+        return jnp.ndim(array) > 1 and not (names and names[-1].endswith("bias"))
+
+    return jax.tree_util.tree_map_with_path(matrix, params)

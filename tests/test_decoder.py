@@ -106,6 +106,15 @@ def test_logits_are_those_of_transformers(ours, theirs, tied):
     assert count == sum(p.numel() for p in model.parameters())
 
 
+def test_attention_that_does_not_exist_is_refused_at_once():
+    with pytest.raises(ValueError, match="full, window, linear, but got 'lineal'"):
+        decoder("tiny", attention=["full", "lineal"])
+    with pytest.raises(ValueError, match="1 or more query heads"):
+        decoder("tiny", group=0)
+    with pytest.raises(ValueError, match="Offer multiples of each group"):
+        decoder("tiny", group=3)
+
+
 def test_names_are_those_of_llama():
     names = llama_names(decoder("tiny"))
     layer = names["layers.1.attention", "self_attn/o_proj/kernel"]

@@ -192,13 +192,15 @@ def test_ready_optimizers_work_module_by_module(make):
     check_optimizer(make(0.9, 0.01))
 
 
-def test_adamw_decays_matrices_only():
+def test_adamw_decays_matrices_that_are_no_biases():
     transformation = adamw(0.9, 0.5)(0.1)
-    params = {"kernel": np.ones((2, 2), np.float32), "bias": np.ones(2, np.float32)}
+    square = np.ones((2, 2), np.float32)  # a bias may have heads and their features
+    params = {"kernel": square, "bias": square, "down_bias": square, "scale": square[0]}
     zero = jax.tree.map(np.zeros_like, params)
     updates, _ = transformation.update(zero, transformation.init(params), params)
     np.testing.assert_allclose(updates["kernel"], -0.05, rtol=1e-6)
-    np.testing.assert_array_equal(updates["bias"], 0)
+    for name in ("bias", "down_bias", "scale"):
+        np.testing.assert_array_equal(updates[name], 0)
 
 
 # --- tasks ------------------------------------------------------------------------

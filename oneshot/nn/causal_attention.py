@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from flax import nnx
 from jax import Array
@@ -30,6 +30,9 @@ class AttentionOffer:
         last `window` of them, or "linear" (see `linear_attention`).
       window: tokens that a window holds, the own one among them.
       rotary_base: of rotary position; None for no position.
+
+    Raises:
+      ValueError: if there is no such kind, or heads and groups do not fit.
     """
 
     heads: tuple[int, ...]
@@ -40,6 +43,15 @@ class AttentionOffer:
     rotary_base: float | None = 10000.0
 
     def __post_init__(self):
+        if unknown := [k for k in self.kind if k not in get_args(Kind)]:
+            raise ValueError(
+                f"A kind of attention is one of {', '.join(get_args(Kind))}, but got "
+                f"{', '.join(map(repr, unknown))}."
+            )
+        if few := [g for g in self.group if g < 1]:
+            raise ValueError(
+                f"A group is 1 or more query heads, but got {few}; 1 shares nothing."
+            )
         if bad := [h for h in self.heads for g in self.group if h % g]:
             raise ValueError(
                 f"Heads are shared in groups of {self.group}, which do not divide "

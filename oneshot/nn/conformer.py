@@ -73,7 +73,7 @@ class RelativeAttention(nnx.Module):
         self.key = nnx.Param(_init(rngs.params(), (width, inner)))
         self.value = nnx.Param(_init(rngs.params(), (width, inner)))
         self.out = nnx.Param(_init(rngs.params(), (inner, width)))
-        self.distance = nnx.Param(jnp.zeros((heads, 2 * reach + 1)))
+        self.distance_bias = nnx.Param(jnp.zeros((heads, 2 * reach + 1)))
         self.head_size, self.reach = head_size, reach
 
     def __call__(self, rows: Array, n: int, heads: int) -> Array:
@@ -93,7 +93,7 @@ class RelativeAttention(nnx.Module):
     def _bias(self, heads: int, time: int) -> Array:
         places = np.arange(time)
         distance = np.clip(places[None] - places[:, None], -self.reach, self.reach)
-        table = _rows(self.distance, heads)
+        table = _rows(self.distance_bias, heads)
         return jnp.take(table, jnp.asarray(distance + self.reach), axis=1)
 
 

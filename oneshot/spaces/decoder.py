@@ -119,16 +119,10 @@ class Stem(nnx.Module):
 class AttentionLayer(nnx.Module):
     """x + attention(norm(x))."""
 
-    def __init__(self, size: DecoderSize, dropout: float, *, rngs):
+    def __init__(
+        self, size: DecoderSize, offer: AttentionOffer, dropout: float, *, rngs
+    ):
         width = max(size.width)
-        offer = AttentionOffer(
-            size.heads,
-            (size.head_size,),
-            (size.group,),
-            size.attention,
-            size.window,
-            size.rotary_base,
-        )
         self.input_layernorm = RMSNorm(width, epsilon=size.epsilon)
         self.self_attn = CausalAttention(width, offer, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout else None
@@ -202,15 +196,24 @@ def decoder(
       **changes: Fields of `DecoderSize` to change, such as `attention=["full"]`.
 
     Raises:
-      ValueError: If there is no such size or field.
+      ValueError: If there is no such size, field or attention, or heads and groups do
+        not fit.
 
     Example:
       >>> net = decoder("tiny", vocabulary=65, attention=["full", "linear"])
     """
     found = changed(SIZES, size, changes)
     width = Choice("width", found.width)
+    offer = AttentionOffer(
+        found.heads,
+        (found.head_size,),
+        (found.group,),
+        found.attention,
+        found.window,
+        found.rotary_base,
+    )
     attention = Elastic(
-        lambda rngs: AttentionLayer(found, dropout, rngs=rngs),
+        lambda rngs: AttentionLayer(found, offer, dropout, rngs=rngs),
         heads=found.heads,
         kind=found.attention,
     )
