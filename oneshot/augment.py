@@ -20,11 +20,12 @@ Array = jax.Array
 Augment = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
-def compose(*augments: Augment) -> Augment:
+def compose(*augments: Callable[..., Any]) -> Augment:
     """Return the augmentation that applies others one after the other.
 
     Args:
-      *augments: In their order; each gets a key of its own.
+      *augments: `(key, x, y) -> (x, y)` or `(key, x) -> x`, in their order; each gets
+        a key of its own.
 
     Returns:
       `(key, x, y) -> (x, y)`.
@@ -33,28 +34,33 @@ def compose(*augments: Augment) -> Augment:
       >>> data = Data.from_arrays(train, augment=compose(crop(4), flip(), erase(0.25)))
     """
 
+    both = tuple(_of_both(augment) for augment in augments)
+
     def composed(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
-        for i, augment in enumerate(augments):
+        for i, augment in enumerate(both):
             x, y = augment(jax.random.fold_in(key, i), x, y)
         return x, y
 
     return composed
 
 
-def one_of(*augments: Augment) -> Augment:
+def one_of(*augments: Callable[..., Any]) -> Augment:
     """Return the augmentation that applies one of several, drawn for each batch.
 
     Args:
-      *augments: Equally likely; all have to return equal shapes and dtypes.
+      *augments: As in `compose`, equally likely; all have to return equal shapes and
+        dtypes.
 
     Example:
       >>> one_of(mixup(0.8, classes=10), cutmix(1.0, classes=10))
     """
 
+    both = tuple(_of_both(augment) for augment in augments)
+
     def one(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
         which, own = jax.random.split(key)
-        index = jax.random.randint(which, (), 0, len(augments))
-        return jax.lax.switch(index, augments, own, x, y)
+        index = jax.random.randint(which, (), 0, len(both))
+        return jax.lax.switch(index, both, own, x, y)
 
     return one
 
@@ -62,12 +68,19 @@ def one_of(*augments: Augment) -> Augment:
 def as_augment(augment: Callable[..., Any] | None) -> Augment | None:
     """Return an augmentation of (x, y) from one that may be a `(key, x) -> x`.
 
+    A third argument with a default is no target: it keeps its default.
+
     Raises:
       ValueError: If it takes neither (key, x, y) nor (key, x).
     """
-    if augment is None or _takes(augment, 3):
+    return None if augment is None else _of_both(augment)
+
+
+def _of_both(augment: Callable[..., Any]) -> Augment:
+    images, both = _takes(augment, 2), _takes(augment, 3)
+    if both and not images or _takes(augment, 9):  # nine: *arguments
         return augment
-    if not _takes(augment, 2):
+    if not images:
         raise ValueError(
             "An augmentation is called as augment(key, x, y) and returns (x, y), or as "
             f"augment(key, x) and returns x, but {augment!r} takes "
@@ -154,6 +167,8 @@ def erase(
     _check_share("probability", probability)
     for share in area:
         _check_share("area", share)
+    if area[0] > area[1]:
+        raise ValueError(f"`area` is smallest, then largest share, but got {area}.")
 
     def erased(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
         _check_images("erase", x)
@@ -187,6 +202,11 @@ def mixup(alpha: float, classes: int) -> Augment:
     _check_alpha(alpha)
 
     def mixed(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(
+                f"`mixup` takes floating point, but x is {x.dtype}, which cannot hold "
+                "shares. Convert it first, such as x / 255."
+            )
         y = _shares(y, classes)
         order, share = _partners(key, len(x), alpha)
         weight = share.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype)

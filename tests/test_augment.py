@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from supernets import BY_NAME
 
-from oneshot.augment import compose, crop, cutmix, erase, flip, mixup, one_of
+from oneshot.augment import (
+    as_augment,
+    compose,
+    crop,
+    cutmix,
+    erase,
+    flip,
+    mixup,
+    one_of,
+)
 from oneshot.data import Data
 from oneshot.engine import Engine
 from oneshot.losses import SmoothedCrossEntropy, accuracy, check_labels, cross_entropy
@@ -81,6 +90,26 @@ def test_an_augmentation_may_take_the_images_alone(images, engine):
     np.testing.assert_array_equal(y, y0)
     with pytest.raises(ValueError, match=r"called as augment\(key, x, y\)"):
         Data.from_arrays(images, augment=lambda x: x)
+
+
+def test_an_argument_with_a_default_gets_no_labels(key, images):
+    x, y = images
+    augment = as_augment(lambda key, x, shift=2.0: x + shift)
+    np.testing.assert_array_equal(augment(key, x, y)[0], x + 2)
+    anything = as_augment(lambda *arguments: arguments[1:])
+    assert anything(key, x, y)[1] is y
+
+
+def test_lists_take_augmentations_of_the_images_alone(key, images):
+    x, y = images
+    for augment in (
+        compose(lambda key, x: x + 1, lambda key, x, y: (x, y + 1)),
+        one_of(lambda key, x, y: (x + 1, y + 1), lambda key, x: x),
+    ):
+        moved, labels = augment(key, x, y)
+        assert float((moved - x).mean()) in (0, 1) and labels.shape == y.shape
+    with pytest.raises(ValueError, match=r"called as augment\(key, x, y\)"):
+        compose(flip(), lambda x: x)
 
 
 def test_a_crop_shifts_each_image_by_its_own_distance(key, images):
@@ -178,6 +207,10 @@ def test_wrong_shapes_and_numbers_are_refused(key, images):
             augment(key, x[..., 0], y)
     with pytest.raises(ValueError, match=r"shares \[n, 7\]"):
         mixup(1.0, 7)(key, x, jnp.zeros((N, 5)))
+    with pytest.raises(ValueError, match="takes floating point, but x is uint8"):
+        mixup(1.0, 5)(key, x.astype(jnp.uint8), y)
+    with pytest.raises(ValueError, match="smallest, then largest share"):
+        erase(area=(0.3, 0.1))
     with pytest.raises(ValueError, match="above 0, but got 0"):
         mixup(0, 5)
     with pytest.raises(ValueError, match="between 0 and 1, but got 2"):
