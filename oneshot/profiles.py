@@ -171,7 +171,9 @@ def check_limits(tables: CostTables, limits: Mapping[Cost, float], seed: int) ->
     bounds = [tables.constraint(cost, limit) for cost, limit in limits.items()]
     kept = Constraints(tables.supernet.space, bounds)
     kept.refuse()
-    if len(bounds) > 1:  # each alone can be kept, but perhaps not together
+    # Several that can be kept alone may exclude each other; of one whose range is not
+    # known nothing was refused yet.
+    if len(bounds) > 1 or any(b.known_range is None for b in bounds):
         kept.sample(np.random.default_rng(seed), 1)
 
 

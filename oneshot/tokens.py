@@ -64,7 +64,7 @@ def token_data(
         )
     last = len(tokens) - round(test * len(tokens))
     first = last - round(validate * len(tokens))
-    train = windows(tokens[:first], length, stride or length)
+    train = windows(tokens[:first], length, stride)
     held = windows(tokens[first:last], length)
     opened = windows(tokens[last:], length) if test else None
     return Data.from_arrays(train, validate=held, test=opened, calibrate=calibrate)

@@ -208,6 +208,17 @@ def test_a_norm_per_width_keeps_each_width_apart():
         norm(x[:, :3])
 
 
+@pytest.mark.parametrize("kernels, activation", [(1, "hard_swish"), ((1, 3), "relu")])
+def test_a_mobile_block_may_have_a_kernel_of_one(kernels, activation):
+    form = on.MBConvForm(kernels, (2,), activation=activation, divisor=4)
+    block = filled(on.ElasticMBConv(4, 4, form, rngs=nnx.Rngs(0)))
+    x = normal(0, 2, 4, 4, 4)
+    y = block(x, kernel=1, expand=2)
+    assert y.shape == x.shape
+    # Nothing is mixed between pixels but by the norms: turned images stay turned.
+    close(block(x[:, ::-1], kernel=1, expand=2), y[:, ::-1])
+
+
 def test_what_is_not_on_offer_is_refused():
     block = on.ElasticMBConv((4, 8), (4, 8), on.MBConvForm(divisor=4), rngs=nnx.Rngs(0))
     x = normal(0, 1, 4, 4, 4)

@@ -134,6 +134,15 @@ def count(make, size):
     return {"params": sum(p.numel() for p in model.parameters()), "macs": sum(macs)}
 
 
+def test_resolutions_may_be_one_or_none():
+    def options(resolutions):
+        space = mobilenet_v3("tiny", resolutions=resolutions).space
+        return [c.options for c in space.choices if "resolution" in c.name]
+
+    assert options(None) == options(()) == []
+    assert options(32) == options([32])
+
+
 def of(net, size):
     costs = Costs(net, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
 

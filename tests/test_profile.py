@@ -1,5 +1,6 @@
 """Costs of whole spaces, refusals before anything trains, and the profile."""
 
+import dataclasses
 import itertools
 import json
 
@@ -16,6 +17,7 @@ from oneshot.cost_tables import COSTS, CostTables
 from oneshot.costs import Costs
 from oneshot.elimination import Table, least, values_of
 from oneshot.latency import latency
+from oneshot.profiles import check_limits
 from oneshot.spaces import tiny
 
 DIGIT = jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)
@@ -162,6 +164,19 @@ def test_what_no_arch_keeps_is_refused_with_the_nearest_value(tables):
     kept = Constraints(net.space, [tables.constraint("macs", least_macs)])
     kept.refuse()
     assert kept.feasible(tables.ends("macs").smallest)
+
+
+def test_a_limit_that_no_arch_keeps_is_refused_without_exact_ends():
+    class Unsure(CostTables):
+        def constraint(self, cost, maximum):
+            known = super().constraint(cost, maximum)
+            return dataclasses.replace(known, known_range=None)
+
+    unsure = Unsure(*case("mixed"))
+    least_macs = unsure.ends("macs").least
+    with pytest.raises(InfeasibleError):
+        check_limits(unsure, {"macs": least_macs - 1}, 0)
+    check_limits(unsure, {"macs": least_macs}, 0)
 
 
 def test_limits_that_exclude_each_other_are_refused(tables):

@@ -117,6 +117,8 @@ def test_what_does_not_fit_is_refused():
         shufflenet(size="tiny", stages=(10, 20, 40))
     with pytest.raises(ValueError, match="as many `depths`"):
         shufflenet(size="tiny", depths=(1, 1))
+    with pytest.raises(ValueError, match=r"stages=\(\)"):
+        shufflenet(size="tiny", stages=(), depths=())
     with pytest.raises(ValueError, match="'tiny', 'published'"):
         shufflenet(size="small")
     with pytest.raises(ValueError, match="equal, even numbers"):

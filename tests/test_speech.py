@@ -128,7 +128,7 @@ def torch_conformer(torch, block, x, expand, heads, kernel):
         for i in range(time):
             for j in range(time):
                 distance = max(-part.reach, min(part.reach, j - i))
-                bias[:, i, j] = t(part.distance)[:heads, distance + part.reach]
+                bias[:, i, j] = t(part.distance_bias)[:heads, distance + part.reach]
         y = f.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return y.transpose(1, 2).reshape(n, time, inner) @ t(part.out)[:inner]
 
@@ -179,6 +179,19 @@ def test_published_sizes_are_the_largest_options():
     assert [max(s.depth) for s in named] == [16, 16, 17]
     assert [max(s.heads) * s.head_size for s in named] == [144, 256, 512]
     assert speech(size="small").space.choices[0].options == cnn["small"].width
+
+
+def test_a_single_value_is_one_option():
+    net = speech(size={"width": 8, "depth": 1, "kernel": 3})
+    assert net.space.num_paths == 1
+
+
+@pytest.mark.parametrize("model", ["dscnn", "conformer"])
+def test_features_of_another_number_of_mels_are_refused(model):
+    net = speech(model=model, mels=32)
+    x, arch = jax.ShapeDtypeStruct((2, 30, 40), jnp.float32), net.space.arch({})
+    with pytest.raises(ValueError, match=r"8 bands .* but got 10.*own `mels`"):
+        jax.eval_shape(lambda w, x: net.apply(*w, arch, x), net.abstract(), x)
 
 
 def test_sizes_that_do_not_exist_are_refused():

@@ -38,6 +38,8 @@ def test_streams_that_cannot_be_cut_are_refused():
         token_data(np.arange(99), 4, validate=0.5, test=0.5)
     with pytest.raises(ValueError, match="is integers"):
         token_data(np.zeros(9), 4)
+    with pytest.raises(ValueError, match="stride 0"):
+        token_data(np.arange(99), 4, stride=0)
 
 
 def test_characters_come_back():

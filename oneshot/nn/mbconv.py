@@ -138,9 +138,10 @@ class ElasticMBConv(nnx.Module):
                 f"output, for which width={width} was asked. Tie the two widths."
             )
         hidden = self.hidden(x.shape[-1], expand)
+        taps = self.depthwise_kernel(kernel, (hidden,))
         kernels = (
             lax.slice(self.expand_kernel[...], (0, 0), (x.shape[-1], hidden)),
-            self.depthwise_kernel(kernel, (hidden,)),
+            taps[None, None] if taps.ndim == 1 else taps,  # of kernel 1
             lax.slice(self.project_kernel[...], (0, 0), (hidden, width)),
         )
         norms = (

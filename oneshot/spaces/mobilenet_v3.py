@@ -12,7 +12,7 @@ classes, at 224x224, parameters and multiply-adds:
 - width 1.2: 10,701,632 and 843.1 M; 4,602,456 and 193.1 M
 
 They equal those of a definition in PyTorch written from the papers' tables (in the
-tests). Neither paper nor code states them. Of the smallest at 192x192, 89,421,520
+tests). We found them in neither paper nor code. Of the smallest at 192x192, 89,421,520
 multiply-adds by another counter are reported in github.com/zhijian-liu/torchprofile,
 issue 10, which does not say the width; of width 1.0 these are 89,841,344, 0.5 % more.
 """
@@ -184,7 +184,7 @@ def mobilenet_v3(
     *,
     classes: int | None = None,
     width: float = 1.0,
-    resolutions: Sequence[int] = (),
+    resolutions: int | Sequence[int] | None = (),
     transforms: bool = False,
     norms: Norms = "shared",
     impl: str = "auto",
@@ -222,7 +222,9 @@ def mobilenet_v3(
     def scaled(channels: int) -> int:
         return make_divisible(channels * width, form.divisor)
 
-    stem, resolutions = scaled(form.stem), tuple(resolutions)
+    if isinstance(resolutions, int):
+        resolutions = (resolutions,)
+    stem, sizes = scaled(form.stem), tuple(resolutions or ())
     layers, before = {}, stem
     layers["first"] = lambda rngs: FirstBlock(stem, rngs=rngs, impl=impl)
     for number, stage in enumerate(form.stages, 1):
@@ -245,11 +247,11 @@ def mobilenet_v3(
     def make_stem(rngs):
         return Stem(stem, form.stem_stride, offers, rngs=rngs, impl=impl)
 
-    offers = offered(resolutions) if resolutions else ()
+    offers = offered(sizes) if sizes else ()
     hidden = scaled(form.head[0]), scaled(form.head[1])
     outputs = form.classes if classes is None else classes
     return Supernet(
-        stem=Elastic(make_stem, resolution=resolutions) if offers else make_stem,
+        stem=Elastic(make_stem, resolution=sizes) if offers else make_stem,
         layers=layers,
         head=lambda rngs: Head(
             before, hidden, outputs, form.dropout, rngs=rngs, impl=impl

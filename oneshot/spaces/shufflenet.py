@@ -87,7 +87,8 @@ def shufflenet(
             f"{size!r}."
         )
     sizes = SIZES[size]
-    stages, depths = tuple(stages or sizes.stages), tuple(depths or sizes.depths)
+    stages = sizes.stages if stages is None else tuple(stages)
+    depths = sizes.depths if depths is None else tuple(depths)
     _check(stages, depths)
     layers, before = {}, sizes.stem
     for stage, (width, depth) in enumerate(zip(stages, depths, strict=True), 1):
@@ -95,7 +96,8 @@ def shufflenet(
         same = _layer(width, width, 1, impl)
         layers |= {f"stage{stage}.{i}": same for i in range(1, depth)}
         before = width
-    outputs = classes or (1000 if size == "published" else 10)
+    usual = 1000 if size == "published" else 10
+    outputs = usual if classes is None else classes
     rate = sizes.dropout if dropout is None else dropout
     return Supernet(
         stem=lambda rngs: ConvBN(

@@ -12,7 +12,7 @@ Size = TypeVar("Size")
 def changed(
     sizes: Mapping[str, Size], size: str, changes: Mapping[str, object]
 ) -> Size:
-    """Return the named size with some of its fields changed, lists as tuples.
+    """Return the named size with some of its fields changed, as `replaced` does.
 
     Args:
       sizes: Instances of one dataclass, by name.
@@ -34,5 +34,24 @@ def changed(
             f"A size has no {', '.join(unknown)}; what can be changed is "
             f"{', '.join(fields)}."
         )
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-    return dataclasses.replace(found, **values)  # type: ignore[type-var]
+    return replaced(found, changes)
+
+
+def replaced(size: Size, changes: Mapping[str, object]) -> Size:
+    """Return a size with other values of some fields.
+
+    Lists become tuples, and so does a single value of a field that holds a tuple.
+
+    Example:
+      >>> replaced(SIZES["tiny"], {"depth": 3}).depth
+      (3,)
+    """
+
+    def fitted(field: str, value: object) -> object:
+        if isinstance(value, list | tuple):
+            return tuple(value)
+        single = value is not None and isinstance(getattr(size, field), tuple)
+        return (value,) if single else value
+
+    values = {field: fitted(field, value) for field, value in changes.items()}
+    return dataclasses.replace(size, **values)  # type: ignore[type-var]

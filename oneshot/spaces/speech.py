@@ -22,6 +22,7 @@ from oneshot.nn import ConvBN
 from oneshot.nn.conformer import ElasticConformerBlock
 from oneshot.nn.separable import ElasticConvBN, ElasticSeparable
 from oneshot.space import Choice
+from oneshot.spaces.sizes import replaced
 from oneshot.supernet import Supernet
 
 Output = Literal["classes", "ctc"]
@@ -63,11 +64,13 @@ class Conformer:
     depth: tuple[int, ...] = (1, 2, 3)
 
 
-# Beyond "tiny", the largest options are the papers': the CNN's 64, 172 and 276 channels
-# and 4, 4 and 5 blocks (its authors' train_commands.txt, ARM-software/ML-KWS-for-MCU;
-# "large" has up to 6 blocks here, to keep two equal stages), and the Conformer's 16,
-# 16 and 17 blocks of 144, 256 and 512 features with 4, 4 and 8 heads (Table 1 of its
-# paper; the kernel of 32 is 31 here, so that it has a middle).
+# Beyond "tiny", the largest widths, depths and heads are those of the papers' models of
+# such names; kernels, strides and shortcuts are not. The CNN's are 64, 172 and 276
+# channels and 4, 4 and 5 blocks (its authors' train_commands.txt,
+# ARM-software/ML-KWS-for-MCU; "large" has up to 6 blocks here, to keep two equal
+# stages), the Conformer's 16, 16 and 17 blocks of 144, 256 and 512 features with 4, 4
+# and 8 heads (Table 1 of its paper; the kernel of 32 is 31 here, so that it has a
+# middle).
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "dscnn": {
         "tiny": DsCnn(),
@@ -107,6 +110,8 @@ class Subsampling(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """`[n, time, mels]` to `[n, ceil(time / 4), width]`."""
         y = self.second(self.first(_image(x)))
+        if y.shape[2] * y.shape[3] != self.linear.kernel.shape[0]:
+            _refuse(y.shape[2], self.linear.kernel.shape[0] // y.shape[3])
         return self.linear(y.reshape(*y.shape[:2], -1))
 
 
@@ -134,9 +139,12 @@ class SpeechHead(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """`[n, time, (mels,) features]` to `[n, outputs]` or `[n, time, outputs]`."""
+        mels, _, outputs = self.kernel.shape
+        bands = x.shape[2] if x.ndim == 4 else 1
+        if bands != mels:
+            _refuse(bands, mels)
         if not self.steps:
             x = jnp.mean(x, axis=1, keepdims=True)
-        mels, _, outputs = self.kernel.shape
         kernel = lax.slice(self.kernel[...], (0, 0, 0), (mels, x.shape[-1], outputs))
         rows = x.reshape(x.shape[0] * x.shape[1], -1)
         y = rows @ kernel.reshape(-1, outputs) + self.bias[...][None]
@@ -161,8 +169,9 @@ def speech(
     Args:
       model: "dscnn" or "conformer".
       size: "tiny", seconds on a CPU; "small", "medium" or "large", whose largest
-        options are the papers' models of such names; or a mapping of fields of `DsCnn`
-        or `Conformer` that differ from "tiny".
+        widths, depths and heads are those of the papers' models of such names (kernels,
+        strides and shortcuts are not); or a mapping of fields of `DsCnn` or `Conformer`
+        that differ from "tiny".
       classes: Outputs, or tokens of a sequence.
       mels: Features a frame.
       output: "classes" for logits [n, classes]; "ctc" for [n, ceil(time / 4),
@@ -205,8 +214,7 @@ def _sizes(model: str, size: str | Mapping[str, Any]) -> Any:
         raise ValueError(
             f"`size` of {model!r} has the fields {sorted(fields)}, but got {unknown}."
         )
-    as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in size.items()}
-    return dataclasses.replace(known["tiny"], **as_tuples)
+    return replaced(known["tiny"], size)
 
 
 _Parts = tuple[Any, dict[str, Any], tuple[int, int]]  # the last: mels left, features
@@ -250,6 +258,13 @@ def _conformer(sizes: Conformer, mels: int, impl: str) -> _Parts:
 
     blocks = [Elastic(make, **options)] * max(sizes.depth)
     return stem, {"blocks": Stage(blocks, depth=sizes.depth)}, (1, sizes.width)
+
+
+def _refuse(bands: int, built: int) -> None:
+    raise ValueError(
+        f"This network was built for features of which {built} bands are left after "
+        f"the strides, but got {bands}. Give `speech` the features' own `mels`."
+    )
 
 
 def _image(x: Array) -> Array:
