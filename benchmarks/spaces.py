@@ -3,9 +3,9 @@
     python -m benchmarks.spaces --json benchmarks/results/spaces.json
     python -m benchmarks.spaces --only vit
 
-The data files are in the folder that `--data` or ONESHOT_DATA names. Each space takes less than six
-minutes on two CPU cores. The network that is tested is the best of the search by
-inherited validation loss, tuned; the test split is opened once, at the end.
+The data files are in the folder that `--data` or ONESHOT_DATA names. Each space takes
+less than six minutes on two CPU cores. The network that is tested is the best of the
+search by inherited validation loss, tuned; the test split is opened once, at the end.
 """
 
 from __future__ import annotations

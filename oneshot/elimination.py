@@ -47,7 +47,7 @@ def least(
     Example:
       >>> both = Table((0, 1), np.array([[0, 5], [4, 2]]))
       >>> least([Table((0,), np.array([3, 1])), both], [2, 2])
-      (3, {1: 1, 0: 1})
+      (3, {1: 0, 0: 0})
     """
     rest, kept = _merged(tables), []
     while waiting := {c for scope in rest for c in scope}:

@@ -1,7 +1,6 @@
 """SpecAugment's masks over time and frequency, an augmentation of spectrograms.
 
-Park et al. 2019, arXiv:1904.08779. Its time warping is left out: the paper finds that
-it helps least and costs most.
+Park et al. 2019, arXiv:1904.08779. Its time warping is left out.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
     Example:
       >>> make_divisible(16 * 1.2), make_divisible(28.8), make_divisible(3)
-      (16, 32, 8)
+      (24, 32, 8)
     """
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded

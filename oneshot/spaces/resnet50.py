@@ -10,11 +10,12 @@ Largest is depth 2 above the fewest everywhere, the stem's middle convolution, r
 0.35 and width 1.0; smallest is depth 0, without it, 0.2 and 0.65. With 1,000 classes,
 at 224x224, parameters and multiply-adds: 48,105,992 and 7,491.6 M; 6,539,280 and 962.2
 M. They equal those of a definition in PyTorch written from the papers' tables (in the
-tests); no publication that states them was found. ResNet-50D itself is in the space:
-width 1.0, ratio 0.25, blocks 3, 4, 6, 3. It has 25,576,264 parameters; timm's index of
-models lists a file of weights of 102,567,109 bytes for its resnet50d, and 5,591 M
-operations at 256x256, where these are 5,653 M multiply-adds: 1.1 % more, as counters
-differ in what they leave out.
+tests); no publication that states them was found. Width 1.0, ratio 0.25 and blocks 3,
+4, 6, 3 are ResNet-50D but for the shortcut around the stem's middle convolution, which
+has no parameters or multiply-adds. It has 25,576,264 parameters; timm's index of models
+lists a file of weights of 102,567,109 bytes for its resnet50d, and 5,591 M operations
+at 256x256, where these are 5,653 M multiply-adds: 1.1 % more. We do not know what its
+counter leaves out.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The blocks are the residual ones of Gorishniy et al. 2021, Revisiting Deep Learning
 Models for Tabular Data, arXiv:2106.11959: norm, linear, ReLU, dropout, linear, and the
-input; without residuals it is their plain MLP. Each category has an embedding.
+input (theirs has a second dropout before the sum); without residuals it is a chain of
+the same blocks. Each category has an embedding.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@ for each layer the number of heads and the MLP's ratio are elastic; queries, key
 values have 64 features a head; two-dimensional relative position acts on keys and
 values, and the patches' features are averaged before the classifier.
 
-`FOUND` holds the networks that the paper found, as its code's
-`experiments/subnet/AutoFormer-{T,S,B}.yaml` give them. Published there are 5.8, 22.9
-and 53.7 million parameters; `Costs` counts 5,867,944, 22,891,432 and 53,691,688 with
-1000 classes. Small's and base's figures are these, rounded. Tiny's is 1.2 % less: it is
-the count without the tables of relative position, 5,768,104 (the paper's abstract says
-5.7), while those of the other two include them. Tiny's network has ratios of 3, which
+`FOUND` holds the networks that the paper found, read in a public copy of its code, from
+`experiments/subnet/AutoFormer-{T,S,B}.yaml`. Published there are 5.8, 22.9 and 53.7
+million parameters; `Costs` counts 5,867,944, 22,891,432 and 53,691,688 with 1000
+classes. Small's and base's figures are these, rounded. Tiny's is 1.2 % less, and agrees
+with the count without the tables of relative position, 5,768,104 (the paper's abstract
+says 5.7); the paper does not say what it counts. Tiny's network has ratios of 3, which
 the paper's list for tiny (3.5 and 4) lacks; they are on offer here.
 """
 
