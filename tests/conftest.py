@@ -9,6 +9,7 @@ if "xla_force_host_platform_device_count" not in _FLAGS:
     _FLAGS += " --xla_force_host_platform_device_count=4"
 os.environ["XLA_FLAGS"] = _FLAGS.strip()
 
+import gc
 import hashlib
 import platform
 
@@ -35,6 +36,31 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = config.cache.mkdir(f"jax-{jaxlib.__version__}-{_cpu_digest()}")
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the laws of one supernet side by side.
+
+    What it compiled can then be let go before the next one: a process that keeps
+    thousands of programs runs out of memory maps, and XLA crashes.
+    """
+    places = [i for i, item in enumerate(items) if item.path.stem == "test_laws"]
+    laws = sorted((items[i] for i in places), key=_supernet)
+    for place, item in zip(places, laws, strict=True):
+        items[place] = item
+
+
+def _supernet(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    return "mixed" if callspec is None else callspec.params.get("case", "mixed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _let_programs_go():
+    """Free what a test file compiled; the next one compiles other things."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def _cpu_digest() -> str:
