@@ -5,8 +5,6 @@ import itertools
 import jax
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
 from oneshot.cost_tables import CostTables
 from oneshot.costs import Costs
@@ -19,6 +17,9 @@ from oneshot.spaces.cell201_symmetry import (
     canonical_cell,
     network,
 )
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
 
 IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
 

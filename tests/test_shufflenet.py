@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from flax import nnx
 
 from oneshot.cost_tables import CostTables
@@ -13,6 +11,9 @@ from oneshot.nn import ShuffleBlock
 from oneshot.nn.shuffle import every_other
 from oneshot.spaces import shufflenet
 from oneshot.spaces.shufflenet import PUBLISHED
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
 
 
 @pytest.mark.slow
