@@ -12,6 +12,8 @@ Search, ICLR 2020, arXiv:2001.00326.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,7 @@ from oneshot.spaces.cell201_symmetry import EDGES, OPERATIONS, canonical_cell
 from oneshot.supernet import Supernet
 
 Nodes = tuple[jax.Array, ...]  # four of one shape
+Function = Callable[[jax.Array], jax.Array]
 
 SIZES = {  # channels of the first stage, cells in a stage
     "tiny": (8, 1),
@@ -106,12 +109,15 @@ def _edge(source: int, target: int, width: int, impl: str) -> OneOf:
             source, target, width, kernel, rngs=rngs, impl=impl
         )
 
+    def plain(function: Function):
+        return lambda rngs: PlainEdge(source, target, function, rngs=rngs)
+
     makers = {
         "none": Identity,
-        "skip_connect": lambda rngs: SkipEdge(source, target, rngs=rngs),
+        "skip_connect": plain(identity),
         "nor_conv_1x1": conv(1),
         "nor_conv_3x3": conv(3),
-        "avg_pool_3x3": lambda rngs: PoolEdge(source, target, rngs=rngs),
+        "avg_pool_3x3": plain(average_pool),
     }
     # One name in every cell ties the cells' choices.
     return OneOf(f"{source}->{target}", **{op: makers[op] for op in OPERATIONS})
@@ -123,50 +129,42 @@ def opened(x: jax.Array) -> Nodes:
     return x, zeros, zeros, zeros
 
 
-class _Edge(nnx.Module):
-    """From one node to a later one; what is added, the subclass says."""
+def with_term(nodes: Nodes, target: int, term: jax.Array) -> Nodes:
+    """Return the nodes with `term` added to one of them."""
+    return (*nodes[:target], nodes[target] + term, *nodes[target + 1 :])
 
-    def __init__(self, source: int, target: int):
-        self.source, self.target = source, target
 
-    def operation(self, x: jax.Array) -> jax.Array:
-        raise NotImplementedError
+class PlainEdge(nnx.Module):
+    """Adds a function of one node, without weights, to a later one.
+
+    Args:
+      source, target: The nodes' numbers.
+      function: `identity` or `average_pool`; a named function, so that equal edges are
+        built alike and compiled once.
+    """
+
+    def __init__(self, source: int, target: int, function: Function, *, rngs):
+        del rngs
+        self.source, self.target, self.function = source, target, function
 
     def __call__(self, nodes: Nodes) -> Nodes:
         """Nodes [n, height, width, channels] to the same with one term more."""
-        added = nodes[self.target] + self.operation(nodes[self.source])
-        return (*nodes[: self.target], added, *nodes[self.target + 1 :])
+        return with_term(nodes, self.target, self.function(nodes[self.source]))
 
 
-class SkipEdge(_Edge):
-    """Adds the source as it is."""
-
-    def __init__(self, source: int, target: int, *, rngs):
-        del rngs
-        super().__init__(source, target)
-
-    def operation(self, x: jax.Array) -> jax.Array:
-        return x
-
-
-class PoolEdge(SkipEdge):
-    """Adds the source's average over 3x3 pixels, those outside the image left out."""
-
-    def operation(self, x: jax.Array) -> jax.Array:
-        return average_pool(x)
-
-
-class ConvEdge(_Edge):
-    """Adds ReLU, convolution and norm of the source."""
+class ConvEdge(nnx.Module):
+    """Adds ReLU, convolution and norm of one node to a later one."""
 
     def __init__(
         self, source: int, target: int, width: int, kernel: int, *, rngs, impl="auto"
     ):
-        super().__init__(source, target)
+        self.source, self.target = source, target
         self.conv = ConvBN(width, width, kernel, relu=False, rngs=rngs, impl=impl)
 
-    def operation(self, x: jax.Array) -> jax.Array:
-        return self.conv(nnx.relu(x))
+    def __call__(self, nodes: Nodes) -> Nodes:
+        """Nodes [n, height, width, channels] to the same with one term more."""
+        term = self.conv(nnx.relu(nodes[self.source]))
+        return with_term(nodes, self.target, term)
 
 
 class NextCell(nnx.Module):
@@ -228,6 +226,11 @@ class Head(nnx.Module):
     def __call__(self, nodes: Nodes) -> jax.Array:
         """Nodes [n, height, width, channels] to [n, classes]."""
         return self.linear(jnp.mean(self.norm(nodes[-1]), axis=(1, 2)))
+
+
+def identity(x: jax.Array) -> jax.Array:
+    """Return `x`."""
+    return x
 
 
 def average_pool(x: jax.Array) -> jax.Array:
