@@ -163,9 +163,9 @@ def save(directory, supernet, state):
     if state.step:  # the first one is of the start
         print("saved", flush=True)
         sys.stdin.read()  # waits here to be killed
-import oneshot.run
-oneshot.run.checkpoint.save = save
-oneshot.run.CHECKPOINT_EVERY = 20
+import oneshot.run_training
+c.save = save
+oneshot.run_training.CHECKPOINT_EVERY = 20
 main(sys.argv[1:])
 """
 

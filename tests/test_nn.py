@@ -292,11 +292,17 @@ def reference_inverted_residual(block, x):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "out, stride, impl",
-    [(4, 1, "shift"), (6, 1, "shift"), (4, 2, "shift"), (4, 2, "lax")],
+    "out, kernel, stride, impl",
+    [
+        (4, 5, 1, "shift"),  # by slabs
+        (6, 5, 1, "shift"),
+        (4, 5, 2, "shift"),
+        (4, 3, 2, "shift"),  # one operation after another
+        (4, 5, 2, "lax"),
+    ],
 )
-def test_inverted_residual(out, stride, impl):
-    block = inverted_residual(4, out, 3, 5, stride, impl)
+def test_inverted_residual(out, kernel, stride, impl):
+    block = inverted_residual(4, out, 3, kernel, stride, impl)
     x = normal(1, 8, 7, 7, 4)
     graph, params, rest = nnx.split(block, nnx.Param, ...)
 
@@ -504,9 +510,10 @@ def shardings():
 
 @pytest.mark.slow
 @needs_4_devices
+@pytest.mark.parametrize("kernel", [3, 5])  # 5 goes by slabs
 @pytest.mark.parametrize("stride", [1, 2])
-def test_block_of_a_sharded_batch_gives_the_same(stride):
-    block = inverted_residual(8, 8, 3, 3, stride)
+def test_block_of_a_sharded_batch_gives_the_same(stride, kernel):
+    block = inverted_residual(8, 8, 3, kernel, stride)
     x = normal(1, 16, 6, 6, 8)
     want = run(block, x)
     data, everywhere = shardings()
