@@ -47,8 +47,7 @@ class Case:
 
 @functools.lru_cache(maxsize=2)
 def case_of(name):
-    gc.collect()  # what the case before compiled
-    jax.clear_caches()
+    gc.collect()  # what an earlier case compiled
     return Case(BY_NAME[name])
 
 
