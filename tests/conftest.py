@@ -12,6 +12,8 @@ os.environ["XLA_FLAGS"] = _FLAGS.strip()
 import gc
 import hashlib
 import platform
+import shutil
+import tempfile
 
 import jax
 import jaxlib
@@ -29,15 +31,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--compile-cache",
         action="store_true",
-        help="keep compiled programs in pytest's cache between runs",
+        help="keep compiled programs between runs, not only during one",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Many tests build the same small supernets, each with an engine of its own.
     if config.getoption("--compile-cache"):
         folder = config.cache.mkdir(f"jax-{jaxlib.__version__}-{_cpu_digest()}")
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="oneshot-tests-"))
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -50,6 +50,12 @@ def case(request):
     return Case(BY_NAME[request.param])
 
 
+@pytest.fixture(scope="module", params=[c for c in CASES if c.values[0] not in SPACES])
+def layers(request):
+    """One case for each kind of layer; ready spaces are made of the same."""
+    return Case(BY_NAME[request.param])
+
+
 @pytest.fixture(scope="module")
 def mixed():
     return Case(BY_NAME["mixed"])
@@ -74,30 +80,32 @@ def test_shared_prefixes_give_the_scores_of_one_at_a_time(case):
     assert evaluator.counts["evaluate"] == shared + each
 
 
-def test_groups_of_examples_give_the_scores_of_the_whole(case, monkeypatch):
-    want = case.evaluator()(case.weights, case.archs)
+def test_groups_of_examples_give_the_scores_of_the_whole(layers, monkeypatch):
+    want = layers.evaluator()(layers.weights, layers.archs)
     monkeypatch.setattr(evaluation_blocks, "group_bytes", lambda: 64)
-    grouped = case.evaluator(engine=Engine(case.net))
+    grouped = layers.evaluator(engine=Engine(layers.net))
     text = grouped._population.scorers[0].blocks
-    got = grouped(case.weights, case.archs)
+    got = grouped(layers.weights, layers.archs)
     close_scores(got, want)
     assert any(call.as_text().count("while") for call in text._calls.values())
 
 
-def test_siblings_in_one_program_give_the_scores_of_each_alone(case):
-    want = case.evaluator()(case.weights, case.archs)
-    together = case.evaluator(Resources(cache_bytes=0, siblings=2))
+def test_siblings_in_one_program_give_the_scores_of_each_alone(layers):
+    want = layers.evaluator()(layers.weights, layers.archs)
+    together = layers.evaluator(Resources(cache_bytes=0, siblings=2))
     together.warm_up()
     compiled = together.num_programs
-    got = together(case.weights, case.archs)
+    got = together(layers.weights, layers.archs)
     close_scores(got, want)
     assert together.num_programs == compiled
-    assert together.counts["score"] == len(case.archs)
+    assert together.counts["score"] == len(layers.archs)
 
 
-def test_a_walk_in_chunks_gives_the_scores_of_the_whole(case):
-    want = case.evaluator()(case.weights, case.archs)
-    got = case.evaluator(Resources(cache_bytes=0, chunk=4))(case.weights, case.archs)
+def test_a_walk_in_chunks_gives_the_scores_of_the_whole(layers):
+    want = layers.evaluator()(layers.weights, layers.archs)
+    got = layers.evaluator(Resources(cache_bytes=0, chunk=4))(
+        layers.weights, layers.archs
+    )
     close_scores(got, want)
 
 
