@@ -148,6 +148,7 @@ def test_erasing_leaves_out_one_rectangle(key, images):
     assert 0.02 < lost[hit].mean() < 0.3  # some stick out
 
 
+@pytest.mark.slow
 def test_mixup_mixes_labels_as_it_mixes_images(key):
     labels = jnp.arange(32) % CLASSES
     x = jax.nn.one_hot(labels, CLASSES)[:, None, None]  # images that are their labels

@@ -23,6 +23,7 @@ def work() -> Work:
     return Work(nb_macro(), SPEC)
 
 
+@pytest.mark.slow
 def test_work_of_the_whole_space(work):
     space = work.supernet.space
     codes, distinct = (list(space.enumerate(over)) for over in ("archs", "canonical"))

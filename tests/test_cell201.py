@@ -117,6 +117,7 @@ def in_torch(net, params, arch, x):
     return h @ weights[0] + weights[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", [(3, 1, 2, 4, 0, 3)])
 def test_the_network_is_that_of_the_paper(small, arch):
     rng = np.random.default_rng(1)

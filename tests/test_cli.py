@@ -117,6 +117,7 @@ def test_a_repeated_race_scores_no_stored_trial_again(raced):
     assert stored(path) == before
 
 
+@pytest.mark.slow
 def test_the_report_is_of_the_last_search_though_its_trials_were_stored_before(
     raced, tmp_path
 ):

@@ -140,6 +140,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_mobile_block(form):
     x, act = normal(0, 3, 6, 6, 6), {"relu": F.relu, "hard_swish": F.hardswish}
@@ -168,6 +169,7 @@ def test_mobile_block(form):
     close(run(block, x), y, 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 def test_bottleneck(stride):
     x = normal(0, 3, 7, 7, 6)
@@ -219,6 +221,7 @@ def test_a_mobile_block_may_have_a_kernel_of_one(kernels, activation):
     close(block(x[:, ::-1], kernel=1, expand=2), y[:, ::-1])
 
 
+@pytest.mark.slow
 def test_what_is_not_on_offer_is_refused():
     block = on.ElasticMBConv((4, 8), (4, 8), on.MBConvForm(divisor=4), rngs=nnx.Rngs(0))
     x = normal(0, 1, 4, 4, 4)

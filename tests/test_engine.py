@@ -46,6 +46,7 @@ def losses_of(trainer, state, batch, steps):
     return jax.device_get(state), jax.device_get(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", ["blocks", "static", "switch"])
 def test_a_step_transfers_nothing_that_was_not_put(mixed, execution):
     reference, net, weights = mixed
@@ -106,6 +107,7 @@ def test_a_block_takes_two_calls_a_step_and_three_with_clipping(
     assert len(calls) == most * len(net.path(arch)) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", ["blocks", "static"])
 def test_four_devices_give_the_losses_of_one(mixed, mesh, execution):
     reference, net, weights = mixed
@@ -136,6 +138,7 @@ def test_four_devices_train_convolutions_as_one_does(mesh):
     close(found[1][0], found[0][0])
 
 
+@pytest.mark.slow
 def test_layouts_are_fixed_weights_replicated_and_data_split(mixed, mesh):
     reference, net, weights = mixed
     trainer = make_trainer(net, mesh=mesh)
@@ -147,6 +150,7 @@ def test_layouts_are_fixed_weights_replicated_and_data_split(mixed, mesh):
     assert [a.sharding.shard_shape(a.shape)[0] for a in batch] == [2, 2]
 
 
+@pytest.mark.slow
 def test_four_devices_score_as_one_does(mixed, mesh):
     reference, net, weights = mixed
     archs, data = reference.archs(net, 2), reference.data()

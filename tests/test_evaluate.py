@@ -52,6 +52,7 @@ def nb_macro():
     return case
 
 
+@pytest.mark.slow
 def test_recalibration_is_one_pass_in_batch_statistics_mode(case):
     for arch in case.archs[:2]:
         run = functools.partial(

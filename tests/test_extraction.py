@@ -66,6 +66,7 @@ def test_a_centred_slice_is_cut_from_the_middle():
     assert block.expand_norm.mean.shape == (4,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["elastic_width", "carried", "transformer"])
 def test_a_model_trains_in_a_plain_loop_and_stays_cut(name):
     reference = BY_NAME[name]

@@ -40,6 +40,7 @@ def test_sorting_channels_changes_no_largest_network(name):
     assert moved and {m.split(".")[0][:5] for m in moved} == {"stage"}
 
 
+@pytest.mark.slow
 def test_channels_stand_in_the_order_of_what_reads_them():
     reference = BY_NAME["mobilenet_v3"]
     net = reference.make()

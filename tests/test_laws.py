@@ -85,7 +85,7 @@ QUICK = {
     "transformer": (),
     "elastic_width": ("blocks",),
 } | dict.fromkeys(SPACES, ())
-SLOW = ("nb_macro", "tiny", *SPACES)  # in every law
+SLOW = ("nb_macro", "tiny", "transformer", *SPACES)  # in every law
 
 
 def row(name, *values, quick=True):

@@ -134,6 +134,7 @@ def count(make, size):
     return {"params": sum(p.numel() for p in model.parameters()), "macs": sum(macs)}
 
 
+@pytest.mark.slow
 def test_resolutions_may_be_one_or_none():
     def options(resolutions):
         space = mobilenet_v3("tiny", resolutions=resolutions).space

@@ -64,6 +64,7 @@ def test_shares_hold_every_path_once_and_the_dearest_is_as_cheap_as_can_be(
         assert max(map(work, shares)) == pytest.approx(best)
 
 
+@pytest.mark.slow
 def test_nb_macro_runs_the_published_numbers_of_blocks():
     net = nb_macro()
     every = [net.path(code) for code in net.space.enumerate()]

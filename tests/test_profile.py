@@ -124,6 +124,7 @@ def _reachable(net, x):
     return list(rows.values())
 
 
+@pytest.mark.slow
 def test_a_profile_of_a_space_and_its_json():
     net = tiny(widths=(4, 6), depth=2, kernel=(3,))
     found = oneshot.profile(net, DIGIT, constraints={"macs": 9_000}, samples=50)
@@ -152,6 +153,7 @@ def test_latency_is_measured_without_weights():
     assert 0 < latency(net, net.space.arch({}), x, runs=2) < 1
 
 
+@pytest.mark.slow
 def test_what_no_arch_keeps_is_refused_with_the_nearest_value(tables):
     net = tables.supernet
     least_macs = tables.ends("macs").least

@@ -350,6 +350,7 @@ def test_a_group_that_an_arch_never_saw_has_no_score_and_is_no_failure():
     assert second["loss[b]"] == 2.5 and second["loss_highest"] == second["loss[c]"] == 4
 
 
+@pytest.mark.slow
 def test_a_race_over_sorted_images_sees_all_classes_in_its_first_part():
     reference = BY_NAME["mixed"]
     x, y = reference.batch(240)

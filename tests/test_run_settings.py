@@ -249,6 +249,7 @@ def test_calls_by_name():
     np.testing.assert_array_equal(moved(None, x, y)[0], 3)
 
 
+@pytest.mark.slow
 def test_ready_augmentations_go_by_their_names_in_the_order_given(key):
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
     y = np.arange(4)

@@ -80,6 +80,7 @@ def test_shared_prefixes_give_the_scores_of_one_at_a_time(case):
     assert evaluator.counts["evaluate"] == shared + each
 
 
+@pytest.mark.slow
 def test_groups_of_examples_give_the_scores_of_the_whole(layers, monkeypatch):
     want = layers.evaluator()(layers.weights, layers.archs)
     monkeypatch.setattr(evaluation_blocks, "group_bytes", lambda: 64)

@@ -92,6 +92,7 @@ def test_scoring_is_the_plain_block(name, mode):
     close(got, want, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 7, 30, 256])
 def test_any_number_of_images(n):
     x = images("k7_wide", n)
@@ -189,6 +190,7 @@ def test_tiles_divide_the_channels():
             assert channels % tiles.whole_set_tile(channels, kernel, 1 << 14) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     jax.device_count() < 4,
     reason="needs 4 devices: XLA_FLAGS=--xla_force_host_platform_device_count=4",

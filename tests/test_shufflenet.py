@@ -70,6 +70,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels, stride", BLOCKS)
 def test_blocks_are_those_of_the_paper(kernels, stride):
     before, after = (8, 8) if stride == 1 else (6, 16)

@@ -85,6 +85,7 @@ def test_adult_has_its_columns_and_official_test(folder):
     assert 0.23 < test.y.mean() < 0.25
 
 
+@pytest.mark.slow
 def test_images_are_standardised(folder):
     data = space_data.cifar()
     whole = np.concatenate([data.train.x, data.validate.x]).astype(float)

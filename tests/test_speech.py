@@ -32,6 +32,7 @@ def run(module, x, **options):
     return jax.jit(lambda x: module(x, **options))(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [1, 7])
 def test_convolution_over_time_is_the_grouped_one(kernel):
     rng = np.random.default_rng(0)
@@ -86,6 +87,7 @@ def normed(torch, x, norm):
     return torch.nn.functional.batch_norm(x, mean, var, scale, bias, eps=norm.epsilon)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expand, heads, kernel", [(2, 2, 5), (1, 1, 3)])
 def test_a_conformer_block_is_torch_s(expand, heads, kernel):
     torch = pytest.importorskip("torch")

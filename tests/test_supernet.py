@@ -39,6 +39,7 @@ LARGE = ("nb_macro", "tiny", *SPACES)  # to compile; the laws hold them to it
 TRACEABLE = [r for r in REFERENCES if r.traceable and r.name not in LARGE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", TRACEABLE, ids=lambda r: r.name)
 def test_a_traced_arch_gives_what_a_static_one_gives(reference):
     net = reference.make()
@@ -49,6 +50,7 @@ def test_a_traced_arch_gives_what_a_static_one_gives(reference):
         close(traced(*weights, jnp.array(arch), x), want, 1e-5)
 
 
+@pytest.mark.slow
 def test_traced_training_updates_state_and_draws_dropout_alike(mixed):
     net, weights, x = mixed
     traced = jax.jit(functools.partial(net.apply, train=True))
@@ -61,6 +63,7 @@ def test_traced_training_updates_state_and_draws_dropout_alike(mixed):
         close(got, static(weights, x, key), 1e-5)
 
 
+@pytest.mark.slow
 def test_it_works_inside_jit_grad_and_vmap_of_the_user(mixed):
     net, weights, x = mixed
     labels = jnp.zeros(len(x), jnp.int32)
@@ -187,6 +190,7 @@ def test_an_option_that_changes_the_shape_is_refused_with_layer_and_shapes():
         narrowing().init(jax.random.key(0), jnp.ones((2, 12)))
 
 
+@pytest.mark.slow
 def test_a_traced_arch_cannot_select_between_shapes():
     options = {"same": dense_layer(), "narrow": dense_layer(8, 4)}
     net = Supernet(dense_layer(12, 8), {"change": OneOf(**options)}, Mean)

@@ -56,6 +56,7 @@ def test_strategies_draw_over_archs_paths_or_distinct_networks(mixed):
     assert Fixed((1, 2)).plan(Fixed((1, 2)).init(), 5, 9) == (Planned((1, 2)),)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_whether_interrupted_or_not(mixed, trainer):
     reference, _, weights = mixed
     data = reference.data(augment=shaken)
@@ -123,6 +124,7 @@ def test_labels_out_of_range_are_refused_before_training(mixed, trainer, label):
         next(fit(trainer, start(trainer, weights), data, 2, batch_size=4))
 
 
+@pytest.mark.slow
 def test_a_schedule_counts_the_steps_of_the_run(mixed):
     reference, net, weights = mixed
     schedule = optax.cosine_decay_schedule(0.1, 6)
