@@ -324,13 +324,13 @@ def rows(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def small_mobilenet_v3() -> Supernet:
-    stages = StageForm(8, 2, "relu", True), StageForm(8, 2, "hard_swish", True)
+    stages = (StageForm(8, 2, "hard_swish", True),)
     size = MobileSize(4, 1, stages, (12, 8), (3, 5), (1.5, 2), (1, 2), CLASSES, 0.2, 4)
     return mobilenet_v3(size, transforms=True, norms="per_width")
 
 
 def small_resnet50() -> Supernet:
-    shape = {"channels": (12, 8), "blocks": (0, 1), "depth": (0, 1)}
+    shape = {"channels": (12,), "blocks": (1,), "depth": (0, 1)}
     options = {"expand": (0.5, 1.0), "width": (0.5, 1.0), "classes": CLASSES}
     return resnet50(ResNetSize(8, 1, True, **shape, **options, divisor=4))
 

@@ -101,12 +101,9 @@ def test_without_a_folder_it_says_what_to_name(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["dscnn", "conformer"])
-def test_ctc_learns_strings_of_digits(folder, model):
+def test_ctc_learns_strings_of_digits(folder):
     sizes = {"width": 48, "depth": [1], "kernel": [7], "expand": [2], "heads": [2]}
-    if model == "dscnn":
-        sizes = {"width": [32], "depth": [2], "kernel": [3]}
-    net = speech(model=model, size=sizes, output="ctc")
+    net = speech(model="conformer", size=sizes, output="ctc")
     data = space_data.digit_strings(train=1500, scored=100)
     steps = 400
     rate = optax.warmup_cosine_decay_schedule(0.0, 3e-3, 40, steps)

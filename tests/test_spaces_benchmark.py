@@ -122,7 +122,7 @@ def test_a_recipe_goes_from_nothing_to_a_test():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["decoder", "tabular"])  # the rest take minutes
+@pytest.mark.parametrize("name", ["tabular"])  # the rest take minutes
 def test_a_space_takes_a_few_steps(name, data_dir, monkeypatch):
     if not hasattr(ready, name):
         pytest.skip(f"there is no space {name!r} yet")
