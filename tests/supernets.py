@@ -325,7 +325,7 @@ def rows(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def small_mobilenet_v3() -> Supernet:
     stages = (StageForm(8, 2, "hard_swish", True),)
-    size = MobileSize(4, 1, stages, (12, 8), (3, 5), (1.5, 2), (1, 2), CLASSES, 0.2, 4)
+    size = MobileSize(4, 1, stages, (12, 8), (3, 5), (2, 3), (1, 2), CLASSES, 0.2, 4)
     return mobilenet_v3(size, transforms=True, norms="per_width")
 
 
