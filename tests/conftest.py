@@ -22,6 +22,7 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 _MANY_MAPS = 25_000
+_CACHE = "ONESHOT_TESTS_PROGRAMS"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,26 +37,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Many tests build the same small supernets, each with an engine of its own.
+    # Many tests build the same small supernets, each with an engine of its own. Worker
+    # processes of pytest-xdist inherit the variable, and so share the folder.
     if config.getoption("--compile-cache"):
         folder = config.cache.mkdir(f"jax-{jaxlib.__version__}-{_cpu_digest()}")
+    elif _CACHE in os.environ:
+        folder = Path(os.environ[_CACHE])
     else:
         folder = Path(tempfile.mkdtemp(prefix="oneshot-tests-"))
+        os.environ[_CACHE] = str(folder)
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the laws of one supernet side by side.
+    """Put the laws of one supernet side by side, and each file in one process.
 
-    What it compiled can then be let go before the next one: a process that keeps
-    thousands of programs runs out of memory maps, and XLA crashes.
+    What a supernet compiled can then be let go before the next one: a process that
+    keeps thousands of programs runs out of memory maps, and XLA crashes.
     """
     places = [i for i, item in enumerate(items) if item.path.stem == "test_laws"]
     laws = sorted((items[i] for i in places), key=_supernet)
     for place, item in zip(places, laws, strict=True):
         items[place] = item
+    for item in items:
+        law = f"-{_supernet(item)}" if item.path.stem == "test_laws" else ""
+        item.add_marker(pytest.mark.xdist_group(item.path.stem + law))
 
 
 def _supernet(item: pytest.Item) -> str:
