@@ -8,6 +8,7 @@ clipping, or several paths in a plan, updates come after all backwards.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -15,15 +16,19 @@ import jax
 import numpy as np
 
 from oneshot import programs
-from oneshot.engine import INDEX, SCALAR, Engine, key_shape, saved_shapes
+from oneshot.engine import INDEX, SCALAR, Engine, Kind, key_shape, saved_shapes
 from oneshot.freezing import frozen_leaves
 from oneshot.nested import trained
 from oneshot.paths import Path, Step
 from oneshot.residuals import ResidualPlan, backward, forward, split_carry
 from oneshot.space import Arch
+from oneshot.strategies import Role
 from oneshot.supernet import Tree, Weights, abstract, reachable
+from oneshot.teaching import Teaching
+from oneshot.training_pass import TrainingPass
 
 Variant = Literal["update", "norm", "gradient"]
+_PLAIN = Teaching()
 
 
 class Update(NamedTuple):
@@ -39,11 +44,13 @@ class Update(NamedTuple):
 
 
 class PlannedPath(NamedTuple):
-    """A path of a training step, its arch, and the weight of its loss on the device."""
+    """A path of a training step, its arch, the weight of its loss on the device, and
+    its role."""
 
     path: Path
     arch: Arch
     weight: Any
+    role: Role = "labels"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Chain:
       engine: Compiles and keeps the programs.
       metrics: Functions (outputs, targets) -> [n] by name, with the loss as "loss".
       update: Optimizer, clipping and donation.
+      teaching: Losses of students and of pairs.
     """
 
     def __init__(
@@ -73,14 +81,16 @@ class Chain:
         engine: Engine,
         metrics: Mapping[str, programs.Metric],
         update: Update,
+        teaching: Teaching = _PLAIN,
     ):
         self.engine, self.metrics, self.update = engine, dict(metrics), update
+        self.teaching = teaching
         self.modules = engine.supernet.modules
         self._blocks: dict[Any, Block] = {}
         self._calls: dict[Any, Any] = {}
         self._frozen_leaves: dict[str, frozenset] = {}
         self._own = object()  # tells this chain's losses and updates from another's
-        self.zero = engine.put(np.float32(0))
+        self.zero, self.one = (engine.put(np.float32(v)) for v in (0, 1))
 
     # --- the step -----------------------------------------------------------------
 
@@ -90,21 +100,30 @@ class Chain:
         optimizer: dict[str, Tree],
         planned: Sequence[PlannedPath],
         batch: tuple[Tree, Tree],
-        lr: Any,
-        key: Any,
+        clock: tuple[Any, Any],
+        taught: Tree | None = None,
     ) -> tuple[Weights, dict[str, Tree], list[dict[str, Any]], Any]:
         """Train on the planned paths; nothing here waits for the device.
+
+        Args:
+          weights: Shared weights.
+          optimizer: Optimizer state of each module.
+          planned: The paths, with role and weight.
+          batch: (x, y).
+          clock: Learning rate and random key of this step.
+          taught: Outputs of an external teacher, where students need them.
 
         Returns:
           Weights, optimizer states, the logged scalars of each path, and the squared
           norm of the gradient (None where nothing asked for it).
         """
+        lr, key = clock
         fused = len(planned) == 1 and self.update.clip_norm is None
         variant: Variant = "update" if fused else "gradient"
         if len(planned) == 1 and not fused:
             variant = "norm"
-        run = _Run(self, weights, optimizer, lr, key, variant)
-        logged = [run.path(p.path, batch, p.weight) for p in planned]
+        run = TrainingPass(self, weights, optimizer, lr, variant)
+        logged = run.run(planned, batch, key, taught)
         norm = None if fused else run.finish()
         return Weights(run.params, run.state), run.optimizer, logged, norm
 
@@ -174,17 +193,29 @@ class Chain:
             self._calls[block.key, frozen, variant] = call
         return call
 
-    def head(self, step: Step, carry_id: int, targets: Tree, variant: Variant) -> Any:
+    def head(
+        self,
+        step: Step,
+        carry_id: int,
+        targets: Tree,
+        variant: Variant,
+        role: Role = "labels",
+        taught: Tree | None = None,
+    ) -> Any:
         """Return the program of the last block, its loss and its backward."""
         target_id = self.engine.carry_id(targets)
+        taught_id = None if taught is None else self.engine.carry_id(taught)
         frozen = self._frozen(step.module)
         structure = (self.engine.structure(step.module), frozen)
-        key = (structure, step.options, carry_id, target_id)
+        kind = role if role in ("teacher", "student") else "labels"
+        key = (structure, step.options, carry_id, target_id, kind, taught_id)
         call = self._calls.get(("head", key, variant))
         if call is None:
             module = self.modules[step.module]
             apply = programs.block_apply(module, step.options, "train")
-            fn = programs.head_loss(apply, self.metrics)
+            distillation = self.teaching.distillation if kind == "student" else None
+            teaches = kind == "teacher"
+            fn = programs.head_loss(apply, self.metrics, distillation, teaches)
             arguments = [
                 (module.params, "weights"),
                 (module.state, "weights"),
@@ -193,7 +224,10 @@ class Chain:
                 (self.engine.carry(target_id), "data"),
                 (SCALAR, "weights"),
             ]
+            if taught_id is not None:
+                arguments.append((self.engine.carry(taught_id), "data"))
             results = ["data", "weights", "weights", "weights"]
+            results += ["data"] * teaches
             call = self._vary(
                 ("head", key), fn, step.module, variant, arguments, results
             )
@@ -265,6 +299,30 @@ class Chain:
         params = (self._trained(module), "weights")
         return self._small("norm", _add_norm, module, [(SCALAR, "weights"), params])
 
+    def scale(self, module: str) -> Any:
+        """Return the program that multiplies a module's gradients by a number."""
+        arguments = [(self._trained(module), "weights"), (SCALAR, "weights")]
+        return self._small("scale", programs.scaled, module, arguments)
+
+    def add_cotangents(self, carry_id: int) -> Any:
+        """Return the program that adds two cotangents of one carry."""
+        key = ("add cotangents", carry_id)
+        if key not in self._calls:
+            floats = split_carry(self.engine.carry(carry_id))[0]
+            one: tuple[Any, Kind] = floats, "data"
+            self._calls[key] = self.engine.compile(
+                key, programs.add, (one, one), "data"
+            )
+        return self._calls[key]
+
+    @functools.cached_property
+    def rank_factors(self) -> Any:
+        """The program (two losses, two weights) -> factors of their gradients."""
+        fn = programs.rank_factors(self.teaching.rank)
+        scalar: tuple[Any, Kind] = SCALAR, "weights"
+        four = scalar, scalar, scalar, scalar
+        return self.engine.compile(("rank", self._own), fn, four, "weights")
+
     def _small(self, kind: str, fn: Callable, module: str, arguments):
         key = (kind, self.engine.structure(module), self._frozen(module))
         if key not in self._calls:
@@ -274,16 +332,29 @@ class Chain:
     # --- warm-up ------------------------------------------------------------------
 
     def warm_up_jobs(
-        self, x: Tree, targets: Tree, several_paths: bool = False
+        self, x: Tree, targets: Tree, roles: Sequence[Role] = ("labels",)
     ) -> Iterator[Callable[[], Any]]:
-        """Yield one job for each distinct block that some arch runs on such batches."""
+        """Yield one job for each distinct block that some arch runs on such batches.
+
+        Args:
+          x: Inputs of a batch.
+          targets: Its targets.
+          roles: Those of a plan, one for each of its paths.
+        """
         last, seen = len(self.engine.supernet.slots) - 1, set()
+        several_paths = len(roles) > 1
         variants: list[Variant] = [
             "update" if self.update.clip_norm is None else "norm"
         ]
         if several_paths:
             variants = ["gradient"]
-        for step, carry, _ in reachable(self.engine.supernet, x):
+        reached = reachable(self.engine.supernet, x)
+        heads: list[tuple[Variant, Role, Any]] = [
+            (variant, role, reached[-1].out if role == "student" else None)
+            for variant in variants
+            for role in dict.fromkeys(roles)
+        ]
+        for step, carry, _ in reached:
             carry_id = self.engine.carry_id(carry)
             key = (
                 self.engine.structure(step.module),
@@ -297,7 +368,7 @@ class Chain:
             seen.add(key)
             if step.layer == last:
                 yield lambda s=step, c=carry_id: [
-                    self.head(s, c, targets, v) for v in variants
+                    self.head(s, c, targets, *h) for h in heads
                 ]
             else:
                 yield lambda s=step, c=carry_id: [
@@ -307,106 +378,18 @@ class Chain:
             for name in self.modules:
                 yield lambda n=name: self.apply_update(n)
         if several_paths:
+            pairs = "better" in roles
             for name in self.modules:
                 yield lambda n=name: (self.add(n), self.add_norm(n))
-
-
-def _suffix(step: Step) -> str:
-    return "".join(f"_{k}{v}" for k, v in step.options)
-
-
-class _Run:
-    """One training step in progress: the weights as they change, and the tape."""
-
-    def __init__(self, chain: Chain, weights, optimizer, lr, key, variant: Variant):
-        self.chain, self.lr, self.key = chain, lr, key
-        self.variant: Variant = variant
-        self.params, self.state = dict(weights.params), dict(weights.state)
-        self.optimizer = dict(optimizer)
-        self.gradients: dict[str, Tree] = {}
-        self.norm = chain.zero
-
-    def path(self, path: Path, batch: tuple[Tree, Tree], weight: Any) -> dict[str, Any]:
-        carry, targets = batch
-        tape: list[tuple[Block, str, tuple]] = []
-        carry_id = self.chain.engine.carry_id(carry)
-        for step in path[:-1]:
-            block = self.chain.block(step, carry_id)
-            carry = self.forward(block, step, carry, tape)
-            carry_id = block.out_id
-        cotangent, logged = self.head(path[-1], carry_id, carry, targets, weight)
-        del carry  # no name may keep alive what a backward has used
-        while tape:
-            cotangent = self.backward(*tape.pop(), cotangent)
-        return logged
-
-    def forward(self, block: Block, step: Step, carry: Tree, tape: list) -> Tree:
-        own = self.params[step.module], self.state[step.module]
-        rng = self.rng(step)
-        out, self.state[step.module], saved = block.forward(*own, carry, rng)
-        kept = _pick(block, "carry", carry), _pick(block, "out", out), saved
-        tape.append((block, step.module, kept))
-        return out
-
-    def head(self, step: Step, carry_id: int, carry: Tree, targets: Tree, weight: Any):
-        call = self.chain.head(step, carry_id, targets, self.variant)
-        own = self.params[step.module], self.state[step.module]
-        arguments = (*own, carry, self.rng(step), targets, weight)
-        cotangent, self.state[step.module], logged = self.call(
-            call, step.module, arguments
-        )
-        return cotangent, logged
-
-    def backward(self, block: Block, module: str, kept: tuple, cotangent: list[Any]):
-        call = self.chain.backward(block, module, self.variant)
-        arguments = (self.params[module], *kept, cotangent)
-        (cotangent,) = self.call(call, module, arguments)
-        return cotangent
-
-    def rng(self, step: Step):
-        if not self.chain.modules[step.module].has_rng:
-            return None
-        return self.key, self.chain.engine.layer_index[step.layer]
-
-    def call(self, call: Any, module: str, arguments: tuple):
-        """Run a gradient program and keep what it says of its module."""
-        if self.variant == "update":
-            params, *others = arguments
-            own = params, self.optimizer[module], self.lr
-            first, own, *rest = call(*own, *others)
-            self.params[module], self.optimizer[module] = own
-        elif self.variant == "norm":
-            first, own, *rest, self.norm = call(self.norm, *arguments)
-            self.gradients[module] = own
-        else:
-            first, own, *rest = call(*arguments)
-            self.accumulate(module, own)
-        return first, *rest
-
-    def accumulate(self, module: str, gradients: Tree) -> None:
-        if module in self.gradients:
-            gradients = self.chain.add(module)(self.gradients[module], gradients)
-        self.gradients[module] = gradients
-
-    def finish(self):
-        """Update every module that has gradients; return their squared norm."""
-        if self.variant == "gradient":
-            for module, gradients in self.gradients.items():
-                self.norm = self.chain.add_norm(module)(self.norm, gradients)
-        for module, gradients in self.gradients.items():
-            call = self.chain.apply_update(module)
-            own = self.params[module], self.optimizer[module], self.lr
-            self.params[module], self.optimizer[module] = call(
-                *own, gradients, self.norm
-            )
-        return self.norm
+                if pairs:
+                    yield lambda n=name: self.scale(n)
+            for carry_id in {self.engine.carry_id(r.carry) for r in reached[1:]}:
+                yield lambda c=carry_id: self.add_cotangents(c)
 
 
 def _add_norm(total, gradients):
     return total + programs.squared_norm(gradients)
 
 
-def _pick(block: Block, kind: str, carry: Tree) -> list[Any]:
-    places = block.plan.needs(kind)
-    leaves = jax.tree.leaves(carry) if places else []
-    return [leaves[i] for i in places]
+def _suffix(step: Step) -> str:
+    return "".join(f"_{k}{v}" for k, v in step.options)

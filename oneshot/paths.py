@@ -61,6 +61,39 @@ def _order(path: Path) -> list[tuple[int, str, str]]:
     return [(step.layer, step.module, repr(step.options)) for step in path]
 
 
+def together(paths: Sequence[Path]) -> tuple[list[int], list[int]]:
+    """Return an order that walks the paths' trie, and how much each path shares.
+
+    The order is that of appearance wherever it can be: a node's branches are walked as
+    they first appear, each to its end before the next.
+
+    Args:
+      paths: Any, equal ones included.
+
+    Returns:
+      (places in `paths` in that order, number of leading steps that each of them has in
+      common with the one before it: 0 for the first).
+
+    Example:
+      >>> a, b, c = Step(0, "a"), Step(1, "b"), Step(1, "c")
+      >>> together([(a, b), (a, c), (a, b)])
+      ([0, 2, 1], [0, 2, 1])
+    """
+    first: dict[Path, int] = {}
+    for i, path in enumerate(paths):
+        for n in range(len(path) + 1):
+            first.setdefault(path[:n], i)
+    order = sorted(
+        range(len(paths)),
+        key=lambda i: [first[paths[i][:n]] for n in range(len(paths[i]) + 1)],
+    )
+    shared = [
+        shared_prefix(paths[a], paths[b])
+        for a, b in zip(order, order[1:], strict=False)
+    ]
+    return order, [0, *shared][: len(order)]
+
+
 def num_nodes(paths: Iterable[Path]) -> int:
     """Return the number of blocks that scoring runs when each prefix is run once.
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from oneshot.distillation import Distillation
 from oneshot.functional import Functional
 from oneshot.nested import overlaid, part_like, trained
 from oneshot.paths import Options
@@ -39,7 +40,7 @@ def apply_update(
     What has no gradient, because it is frozen, comes back as it is.
     """
     if scale is not None:
-        gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
+        gradients = scaled(gradients, scale)
     own = part_like(params, gradients)
     updates, opt_state = make_optimizer(lr).update(gradients, opt_state, own)
     return overlaid(params, optax.apply_updates(own, updates)), opt_state
@@ -59,14 +60,27 @@ def clip_scale(sum_of_squares: jax.Array, clip_norm: float) -> jax.Array:
     return clip_norm / jnp.maximum(norm, clip_norm)
 
 
-def head_loss(apply: Callable, metrics: Mapping[str, Metric]) -> Callable:
+def head_loss(
+    apply: Callable,
+    metrics: Mapping[str, Metric],
+    distillation: Distillation | None = None,
+    teaches: bool = False,
+) -> Callable:
     """Return the last block with its loss, forward and backward in one program.
 
-    The result maps (params, state, carry, key, targets, weight) to (input cotangent,
-    gradients, new state, means by name); the gradient is that of weight * mean loss.
+    Args:
+      apply: The last block, `(params, state, carry, key) -> (outputs, state)`.
+      metrics: What is logged; "loss" is what is trained on.
+      distillation: The loss to train on instead, for students; logged by this name.
+      teaches: Whether the outputs are returned, for students to come.
+
+    Returns:
+      (params, state, carry, key, targets, weight[, teacher's outputs]) -> (input
+      cotangent, gradients, new state, means by name[, outputs]); the gradient is that
+      of weight * mean loss.
     """
 
-    def run(params, state, carry, key, targets, weight):
+    def run(params, state, carry, key, targets, weight, *taught):
         floats, rebuild = split_carry(carry)
 
         def f(params, floats):
@@ -74,12 +88,16 @@ def head_loss(apply: Callable, metrics: Mapping[str, Metric]) -> Callable:
             means = {
                 k: jnp.mean(metric(outputs, targets)) for k, metric in metrics.items()
             }
-            return weight * means["loss"], (means, new_state)
+            loss = means["loss"]
+            if distillation is not None:
+                loss = jnp.mean(distillation(outputs, targets, *taught))
+                means["distillation"] = loss
+            return weight * loss, (means, new_state, [outputs] * teaches)
 
-        (own, inputs), (logged, new_state) = jax.grad(f, (0, 1), has_aux=True)(
+        (own, inputs), (logged, new_state, outputs) = jax.grad(f, (0, 1), has_aux=True)(
             params, floats
         )
-        return inputs, own, new_state, logged
+        return inputs, own, new_state, logged, *outputs
 
     return run
 
@@ -149,3 +167,21 @@ def update(make_optimizer: MakeOptimizer, clip_norm: float | None) -> Callable:
 def add(a: Tree, b: Tree) -> Tree:
     """Return the sum of two gradients."""
     return jax.tree.map(jnp.add, a, b)
+
+
+def scaled(gradients: Tree, factor: jax.Array) -> Tree:
+    """Return gradients times a number, in their own types."""
+    return jax.tree.map(lambda g: g * factor.astype(g.dtype), gradients)
+
+
+def rank_factors(rank: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable:
+    """Return `(loss, other loss, weight, other weight) -> factors` of two gradients.
+
+    The loss of the pair is the weighted sum of both and their rank loss.
+    """
+
+    def run(better, worse, weight, other_weight):
+        more, less = jax.grad(rank, (0, 1))(better, worse)
+        return weight + more, other_weight + less
+
+    return run

@@ -7,6 +7,7 @@ return equal shapes. Both do what the chain of blocks does, as the tests hold th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,9 @@ from oneshot import programs
 from oneshot.chain import PlannedPath, Update
 from oneshot.engine import SCALAR, Engine, key_shape
 from oneshot.nested import trained
+from oneshot.strategies import Role
 from oneshot.supernet import Supernet, Tree, Weights
+from oneshot.teaching import Teaching, order_of
 
 
 class Single:
@@ -28,6 +31,7 @@ class Single:
       engine: Compiles and keeps the programs.
       metrics: Functions (outputs, targets) -> [n] by name, with the loss as "loss".
       update: Optimizer, clipping and donation.
+      teaching: Losses of students and of pairs.
       traced: One program for all archs, instead of one for each path.
     """
 
@@ -36,11 +40,12 @@ class Single:
         engine: Engine,
         metrics: Mapping[str, programs.Metric],
         update: Update,
+        teaching: Teaching,
         *,
         traced: bool,
     ):
         self.engine, self.metrics, self.update = engine, dict(metrics), update
-        self.traced = traced
+        self.teaching, self.traced = teaching, traced
         self._own = object()
 
     def step(
@@ -49,17 +54,22 @@ class Single:
         optimizer: dict[str, Tree],
         planned: Sequence[PlannedPath],
         batch: tuple[Tree, Tree],
-        lr: Any,
-        key: Any,
+        clock: tuple[Any, Any],
+        taught: Tree | None = None,
     ) -> tuple[Weights, dict[str, Tree], list[dict[str, Any]], Any]:
         """Train on the planned paths; see `Chain.step`."""
+        order, shared = order_of([p.role for p in planned], [p.path for p in planned])
+        planned = [planned[i] for i in order]
         names = self._modules(planned)
         own = [{m: tree[m] for m in names} for tree in (*weights, optimizer)]
         archs = self.engine.put(np.array([p.arch for p in planned], np.int32))
-        which = archs, tuple(p.weight for p in planned)
-        call = self.program(planned, *batch)
-        params, state, opt, logged, norm = call(*own, which, batch, (lr, key))
+        ends = [(p.path[n - 1].layer if n else -1) for p, n in _zip(planned, shared)]
+        ends = self.engine.put(np.array(ends, np.int32))
+        which = archs, ends, tuple(p.weight for p in planned)
+        call = self.program(planned, *batch, taught)
+        params, state, opt, logged, norm = call(*own, which, (*batch, taught), clock)
         new = Weights({**weights.params, **params}, {**weights.state, **state})
+        logged = [one for _, one in sorted(_zip(order, logged), key=lambda x: x[0])]
         return new, {**optimizer, **opt}, logged, norm
 
     def _modules(self, planned: Sequence[PlannedPath]) -> list[str]:
@@ -67,11 +77,18 @@ class Single:
             return list(self.engine.supernet.modules)
         return sorted({step.module for p in planned for step in p.path})
 
-    def program(self, planned: Sequence[PlannedPath], x: Tree, targets: Tree) -> Any:
+    def program(
+        self,
+        planned: Sequence[PlannedPath],
+        x: Tree,
+        targets: Tree,
+        taught: Tree | None = None,
+    ) -> Any:
         """Return the compiled step for this plan's paths, or for this many archs."""
-        x_id, target_id = self.engine.carry_id(x), self.engine.carry_id(targets)
-        paths = len(planned) if self.traced else tuple(p.path for p in planned)
-        key = ("single", self._own, paths, x_id, target_id)
+        ids = [self.engine.carry_id(tree) for tree in (x, targets, taught)]
+        roles: tuple[Role, ...] = tuple(p.role for p in planned)
+        paths = None if self.traced else tuple(p.path for p in planned)
+        key = ("single", self._own, paths, roles, *ids)
         net, names = self.engine.supernet, self._modules(planned)
         modules = {m: net.modules[m] for m in names}
         params = {m: f.params for m, f in modules.items()}
@@ -82,12 +99,12 @@ class Single:
             ({m: f.state for m, f in modules.items()}, "weights"),
             ({m: jax.eval_shape(init, p) for m, p in own.items()}, "weights"),
             (_which(len(planned), len(net.space.choices)), "weights"),
-            ((self.engine.carry(x_id), self.engine.carry(target_id)), "data"),
+            (tuple(map(self.engine.carry, ids)), "data"),
             ((SCALAR, key_shape()), "weights"),
         ]
         donate = (0, 2) if self.update.donate else ()
         runs = [self._run(net, p) for p in planned]
-        fn = self._step(net, runs)
+        fn = self._step(net, runs, roles)
         return self.engine.compile(key, fn, arguments, ("weights",) * 5, donate)
 
     def _frozen(self, params: Tree) -> dict[str, frozenset]:
@@ -102,18 +119,34 @@ class Single:
             weights, planned.path, x, mode="train", key=key
         )
 
-    def _step(self, net: Supernet, runs: Sequence[Callable]) -> Callable:
-        update = self.update
+    def _step(
+        self, net: Supernet, runs: Sequence[Callable], roles: Sequence[Role]
+    ) -> Callable:
+        update, layers = self.update, _layers(net)
 
         def total(params, state, which, batch, key):
-            value, logged, (x, targets) = jnp.float32(0), [], batch
-            for run, arch, weight in zip(runs, *which, strict=True):
-                outputs, state = run(Weights(params, state), arch, x, key)
+            x, targets, taught = batch
+            losses, logged = [], []
+            for run, role, arch, end in _zip(runs, roles, *which[:2]):
+                outputs, new = run(Weights(params, state), arch, x, key)
+                if role == "teacher":
+                    taught = jax.lax.stop_gradient(outputs)
+                # What a path shares with the one before, that one has left behind.
+                state = {
+                    m: _select(layers[m] > end, own, state[m]) for m, own in new.items()
+                }
                 means = {
                     k: jnp.mean(m(outputs, targets)) for k, m in self.metrics.items()
                 }
-                value += weight * means["loss"]
+                losses.append(means["loss"])
+                if role == "student":
+                    loss = self.teaching.distillation(outputs, targets, taught)
+                    losses[-1] = means["distillation"] = jnp.mean(loss)
                 logged.append(means)
+            value = sum((w * v for w, v in _zip(which[2], losses)), jnp.float32(0))
+            compared = [i for i, role in enumerate(roles) if role == "better"]
+            for i in compared:
+                value += self.teaching.rank(losses[i], losses[i + 1])
             return value, (state, logged)
 
         def step(params, state, opt, which, batch, clock):
@@ -160,6 +193,16 @@ def _select(condition: jax.Array, new: Tree, old: Tree) -> Tree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def _which(n: int, choices: int) -> tuple[Any, tuple[Any, ...]]:
-    """Return the shapes of n planned archs and of the weights of their losses."""
-    return jax.ShapeDtypeStruct((n, choices), jnp.int32), (SCALAR,) * n
+def _layers(net: Supernet) -> dict[str, int]:
+    """Return the layer that each module stands in."""
+    return {b.module: slot.layer for slot in net.slots for b in slot.branches if b}
+
+
+def _which(n: int, choices: int) -> tuple[Any, Any, tuple[Any, ...]]:
+    """Return the shapes of n planned archs, of where what each shares with the one
+    before ends, and of the weights of their losses."""
+    archs = jax.ShapeDtypeStruct((n, choices), jnp.int32)
+    return archs, jax.ShapeDtypeStruct((n,), jnp.int32), (SCALAR,) * n
+
+
+_zip = functools.partial(zip, strict=True)

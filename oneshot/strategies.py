@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from oneshot.randomness import ARCHS
 from oneshot.space import Arch, Over, SearchSpace
+
+Role = Literal["labels", "teacher", "student", "better", "worse"]
 
 
 class Planned(NamedTuple):
@@ -16,12 +18,14 @@ class Planned(NamedTuple):
 
     Attributes:
       arch: Which subnet.
-      role: What its loss compares with: "labels".
+      role: What its loss compares with: "labels"; the labels as a "teacher", whose
+        outputs then teach; those outputs as a "student"; or the labels as the "better"
+        or "worse" of a pair, whose losses are then compared.
       weight: Factor of its loss in the step's gradient.
     """
 
     arch: Arch
-    role: str = "labels"
+    role: Role = "labels"
     weight: float = 1.0
 
 

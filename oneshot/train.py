@@ -24,10 +24,12 @@ from oneshot.optimizer import check_optimizer
 from oneshot.programs import MakeOptimizer
 from oneshot.randomness import DROPOUT, WEIGHTS, stream_key
 from oneshot.single import Single
-from oneshot.strategies import Plan, Strategy
+from oneshot.strategies import Plan, Role, Strategy
 from oneshot.supernet import Supernet, Tree, Weights, reachable
+from oneshot.teaching import Teaching, check_plan
 
 Execution = Literal["blocks", "static", "switch"]
+_PLAIN = Teaching()
 
 
 class TrainState(NamedTuple):
@@ -82,9 +84,10 @@ def host_metrics(steps: Sequence[StepMetrics]) -> list[dict[str, Any]]:
 def _row(metrics: StepMetrics, logged: list[dict[str, Any]], lr: Any, norm: Any) -> Any:
     weights = [p.weight for p in metrics.plan]
     out: dict[str, Any] = {"step": metrics.step, "arch": list(metrics.plan[0].arch)}
-    for name in logged[0]:
-        values = [float(one[name]) for one in logged]
-        out[name] = float(np.average(values, weights=weights))
+    for name in dict.fromkeys(name for one in logged for name in one):
+        have = [i for i, one in enumerate(logged) if name in one]
+        values = [float(logged[i][name]) for i in have]
+        out[name] = float(np.average(values, weights=[weights[i] for i in have]))
     out["learning_rate"] = float(lr)
     if norm is not None:
         out["gradient_norm"] = math.sqrt(float(norm))
@@ -105,6 +108,7 @@ class Trainer:
       loss: `(outputs, targets) -> [n]`, or several such metrics by name with "loss".
       clip_norm: Bound on the norm of the whole path's gradient, or None.
       mesh: Devices to split each batch over, with an axis `data`; None for one device.
+      teaching: Losses of students and of pairs, and an external teacher.
       execution: "blocks", a chain of compiled blocks; "static", one program for each
         path; "switch", one program with a traced arch.
 
@@ -129,6 +133,7 @@ class Trainer:
         loss: Metric | Metrics = cross_entropy,
         clip_norm: float | None = None,
         mesh: Mesh | None = None,
+        teaching: Teaching = _PLAIN,
         execution: Execution = "blocks",
     ):
         check_optimizer(optimizer)
@@ -139,12 +144,12 @@ class Trainer:
             optimizer,
         )
         self.metrics, self.engine = as_metrics(loss), Engine(supernet, mesh)
-        update = Update(optimizer, clip_norm)
+        self.teaching = teaching
+        how = self.engine, self.metrics, Update(optimizer, clip_norm), teaching
         if execution == "blocks":
-            self.executor: Chain | Single = Chain(self.engine, self.metrics, update)
+            self.executor: Chain | Single = Chain(*how)
         elif execution in ("static", "switch"):
-            traced = execution == "switch"
-            self.executor = Single(self.engine, self.metrics, update, traced=traced)
+            self.executor = Single(*how, traced=execution == "switch")
         else:
             raise ValueError(
                 f"`execution` is 'blocks', 'static' or 'switch', but got {execution!r}."
@@ -219,7 +224,7 @@ class Trainer:
         on_progress: Callable[[int, int], Any] = lambda done, total: None,
         limit: int = 500,
         *,
-        several_paths: bool = False,
+        roles: Sequence[Role] | None = None,
     ) -> float:
         """Compile everything that training on such batches runs.
 
@@ -230,7 +235,8 @@ class Trainer:
           on_progress: Called with (blocks compiled, blocks in all).
           limit: With more blocks than this only the first are compiled now, the rest
             when they are first used.
-          several_paths: Whether plans will hold more than one path.
+          roles: Those of the plans to come, one for each path of a plan; by default
+            those of the strategy's first plan.
 
         Returns:
           Seconds it took.
@@ -242,7 +248,10 @@ class Trainer:
         self._prepare(key, self.engine.put(np.int32(0)))
         if isinstance(self.executor, Single):
             return 0.0
-        jobs = list(self.executor.warm_up_jobs(*batch, several_paths=several_paths))
+        if roles is None:
+            plan = self.strategy.plan(self.strategy.init(), 0, 0)
+            roles = [planned.role for planned in plan]
+        jobs = list(self.executor.warm_up_jobs(*batch, roles))
         return self.engine.warm_up(jobs, on_progress, limit)
 
     def step(
@@ -261,23 +270,38 @@ class Trainer:
           The new state, and metrics whose `host()` waits for the device.
         """
         plan = self.strategy.plan(state.strategy, state.seed, state.step)
-        _check_roles(plan)
+        check_plan(plan, self.teaching)
         planned = [
-            PlannedPath(self.supernet.path(p.arch), p.arch, self._scalar(p.weight))
+            PlannedPath(
+                self.supernet.path(p.arch), p.arch, self._scalar(p.weight), p.role
+            )
             for p in plan
         ]
         batch = self.engine.put(batch, "data")
-        lr, key = self._prepare(
+        clock = self._prepare(
             self._key(state.seed), self.engine.put(np.int32(state.step))
         )
         weights, optimizer, logged, norm = self.executor.step(
-            state.weights, state.optimizer, planned, batch, lr, key
+            state.weights,
+            state.optimizer,
+            planned,
+            batch,
+            clock,
+            self._taught(plan, batch[0]),
         )
-        metrics = StepMetrics(state.step, plan, logged, lr, norm)
+        metrics = StepMetrics(state.step, plan, logged, clock[0], norm)
         observed = self.strategy.observe(state.strategy, plan, metrics)
         return TrainState(
             state.step + 1, state.seed, weights, optimizer, observed
         ), metrics
+
+    def _taught(self, plan: Plan, x: Tree) -> Tree | None:
+        """Return what an external teacher says of a batch, where students need it."""
+        roles = {planned.role for planned in plan}
+        if "student" not in roles or "teacher" in roles:
+            return None
+        assert self.teaching.teacher is not None  # by check_plan
+        return self.engine.put(self.teaching.teacher(x), "data")
 
     def _scalar(self, value: float) -> Any:
         if value not in self._scalars:
@@ -289,14 +313,6 @@ class Trainer:
             key = self.engine.put(stream_key(seed, DROPOUT))
             self._scalars["key", seed] = key
         return self._scalars["key", seed]
-
-
-def _check_roles(plan: Plan) -> None:
-    for planned in plan:
-        if planned.role != "labels":
-            raise ValueError(
-                f"The role of a planned path is 'labels', but got {planned.role!r}."
-            )
 
 
 class DivergedError(FloatingPointError):

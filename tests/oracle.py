@@ -14,6 +14,7 @@ from oneshot.losses import cross_entropy
 from oneshot.randomness import DROPOUT, stream_key
 from oneshot.strategies import Plan
 from oneshot.supernet import Supernet, Weights
+from oneshot.teaching import Teaching, order_of
 from oneshot.train import Trainer, TrainState
 
 LR, MOMENTUM, DECAY = 0.05, 0.9, 0.01
@@ -72,27 +73,57 @@ def train(
 class Oracle:
     """The same run for one supernet, without engine or optimizer library."""
 
-    def __init__(self, net: Supernet):
+    def __init__(self, net: Supernet, teaching: Teaching | None = None):
         self.net, self._compiled = net, {}
+        self.teaching = teaching or Teaching()
 
-    def gradient(self, weights: Weights, arch, batch, step: int, seed: int = 0):
-        """Return (loss, new state, gradient) of one path; only its own modules."""
-        path = self.net.path(arch)
-        if path not in self._compiled:
+    def gradient(self, weights: Weights, planned, batch, step: int, taught, seed=0):
+        """Return (loss, outputs, new state, gradient) of one path's own modules."""
+        path, student = self.net.path(planned.arch), planned.role == "student"
+        if (path, student) not in self._compiled:
 
-            def total(params, state, x, y, key):
+            def total(params, state, x, y, taught, key):
                 out, new = self.net.run(
                     Weights(params, state), path, x, mode="train", key=key
                 )
-                return jnp.mean(cross_entropy(out, y)), new
+                hard = jnp.mean(cross_entropy(out, y))
+                soft = self.teaching.distillation(out, y, taught) if student else hard
+                return jnp.mean(soft), (hard, out, new)
 
-            self._compiled[path] = jax.jit(jax.value_and_grad(total, has_aux=True))
+            self._compiled[path, student] = jax.jit(jax.grad(total, has_aux=True))
         names = {s.module for s in path}
         own = [{m: part[m] for m in names} for part in weights]
         key = jax.random.fold_in(stream_key(seed, DROPOUT), step)
-        found = self._compiled[path](*own, *batch, key)
-        (loss, state), gradient = jax.device_get(found)
-        return float(loss), state, gradient
+        found = self._compiled[path, student](*own, *batch, taught, key)
+        gradient, (loss, outputs, state) = jax.device_get(found)
+        return float(loss), outputs, state, gradient
+
+    def plan(self, weights: Weights, plan, batch, step: int):
+        """Return the losses in the plan's order, the new state and the gradient."""
+        paths = [self.net.path(p.arch) for p in plan]
+        order, shared = order_of([p.role for p in plan], paths)
+        state, losses, found = dict(weights.state), [0.0] * len(plan), {}
+        taught = None
+        for i, n in zip(order, shared, strict=True):
+            now = Weights(weights.params, state)
+            losses[i], out, new, found[i] = self.gradient(
+                now, plan[i], batch, step, taught
+            )
+            taught = out if plan[i].role == "teacher" else taught
+            seen = {s.module for s in paths[i][:n]}  # whose statistics moved already
+            state |= {m: own for m, own in new.items() if m not in seen}
+        factors = [p.weight for p in plan]
+        for i, planned in enumerate(plan):
+            if planned.role == "better":
+                pair = jax.grad(self.teaching.rank, (0, 1))(losses[i], losses[i + 1])
+                factors[i : i + 2] = [factors[i] + pair[0], factors[i + 1] + pair[1]]
+        total: dict[str, Any] = {}
+        for i, factor in enumerate(factors):
+            for m, own in found[i].items():
+                own = jax.tree.map(lambda g, w=float(factor): w * g, own)
+                old = total.get(m)
+                total[m] = own if old is None else jax.tree.map(np.add, old, own)
+        return losses, state, total
 
     def run(self, weights: Weights, plans, batch, clip=None, steps=3):
         """Return weights, momentum and losses after some steps."""
@@ -100,17 +131,9 @@ class Oracle:
         momentum = jax.tree.map(np.zeros_like, params)
         losses: list[list[float]] = []
         for step in range(steps):
-            total: dict[str, Any] = {}
-            losses.append([])
-            for planned in plans[step % len(plans)]:
-                now = Weights(params, state)
-                loss, new, gradient = self.gradient(now, planned.arch, batch, step)
-                losses[-1].append(loss)
-                state = {**state, **new}
-                for m, own in gradient.items():
-                    own = jax.tree.map(lambda g, w=planned.weight: w * g, own)
-                    old = total.get(m)
-                    total[m] = own if old is None else jax.tree.map(np.add, old, own)
+            plan = plans[step % len(plans)]
+            found, state, total = self.plan(Weights(params, state), plan, batch, step)
+            losses.append(found)
             scale = 1.0
             if clip is not None:
                 squares = (np.sum(g.astype(np.float64) ** 2) for g in leaves(total))

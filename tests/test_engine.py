@@ -7,11 +7,16 @@ import pytest
 from oracle import LR, Cycle, close, leaves, same_bits, sgd, start
 from supernets import BY_NAME
 
+from oneshot.chain import Chain
+from oneshot.distillation import SoftCrossEntropy
 from oneshot.engine import Engine
 from oneshot.evaluate import Evaluator
+from oneshot.paths import num_nodes
+from oneshot.randomness import DROPOUT, stream_key
 from oneshot.residuals import ResidualPlan, backward, forward
 from oneshot.resources import Resources
 from oneshot.strategies import Planned, Uniform
+from oneshot.teaching import Teaching
 from oneshot.train import Trainer
 
 
@@ -105,6 +110,39 @@ def test_a_block_takes_two_calls_a_step_and_three_with_clipping(
     trainer.step(state, reference.batch())
     # The last block's forward, loss and backward are one program.
     assert len(calls) == most * len(net.path(arch)) - 1
+
+
+def test_paths_of_one_plan_run_what_they_share_once(mixed, monkeypatch):
+    reference, net, weights = mixed
+    archs = reference.archs(net, 4)
+    plan = tuple(Planned(arch) for arch in [*archs, archs[0]])
+    trainer = make_trainer(net).with_strategy(Cycle((plan,)), LR)
+    ran, block = [], Chain.block
+
+    def counted(self, step, carry_id):
+        ran.append(step)
+        return block(self, step, carry_id)
+
+    monkeypatch.setattr(Chain, "block", counted)
+    trainer.step(start(trainer, weights), reference.batch())
+    paths = [net.path(arch) for arch in archs]
+    heads = len({path for path in paths})
+    assert len(ran) == num_nodes(paths) - heads
+
+
+def test_students_follow_a_teacher_from_outside(mixed):
+    reference, net, weights = mixed
+    x, y = reference.batch()
+    (arch,), logits = reference.archs(net, 1), np.eye(5, dtype=np.float32)[y] * 3
+    teaching = Teaching(teacher=lambda x: logits)
+    trainer = make_trainer(net, teaching=teaching)
+    plan = (Planned(arch, "student"),)
+    trainer = trainer.with_strategy(Cycle((plan,)), LR)
+    _, metrics = trainer.step(start(trainer, weights), (x, y))
+    key = jax.random.fold_in(stream_key(0, DROPOUT), 0)
+    out = net.run(weights, net.path(arch), x, mode="train", key=key)[0]
+    want = float(SoftCrossEntropy()(out, y, logits).mean())
+    np.testing.assert_allclose(metrics.host()["distillation"], want, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -12,10 +12,12 @@ from oracle import LR, Cycle, Oracle, close, leaves, same_bits, sgd, start, trai
 from supernets import BY_NAME, REFERENCES, SPACES
 
 from oneshot.compilations import CompilationCounter
+from oneshot.distillation import AdaptiveAlphaDivergence
 from oneshot.evaluate import Evaluator
 from oneshot.extraction import extract
 from oneshot.losses import cross_entropy
 from oneshot.strategies import Planned, Uniform
+from oneshot.teaching import PairwiseRank, Teaching
 from oneshot.train import Trainer
 
 CLIP = 0.5
@@ -29,13 +31,15 @@ class Case:
         self.weights = reference.weights(self.net)
         self.batch, self.data = reference.batch(), reference.data()
         self.archs = reference.archs(self.net, 2)
-        self.oracle = Oracle(self.net)
+        self.teaching = Teaching(AdaptiveAlphaDivergence(), rank=PairwiseRank(0.7, 0.5))
+        self.oracle = Oracle(self.net, self.teaching)
 
         self._trainers = {}
 
     def trainer(self, execution="blocks", clip=None):
         if (execution, clip) not in self._trainers:
             options = {"clip_norm": clip, "execution": execution}
+            options |= {"teaching": self.teaching}
             made = Trainer(self.net, Uniform(self.net.space), sgd, LR, **options)
             self._trainers[execution, clip] = made
         return self._trainers[execution, clip]
@@ -75,6 +79,11 @@ def both_at_once(a, b):
     return ((Planned(a, weight=0.7), Planned(b, weight=0.6)),)
 
 
+def every_role(a, b):
+    taught = Planned(b, "student", 0.3), Planned(a, "teacher"), Planned(b)
+    return ((*taught, Planned(a, "better"), Planned(b, "worse", 0.8)),)
+
+
 EXECUTIONS = ("blocks", "static", "switch")
 # What each supernet compiles in a few seconds; the rest are slow tests.
 QUICK = {
@@ -96,8 +105,9 @@ PAIRS = [
     row(r.name, execution, quick=execution in QUICK[r.name])
     for r in REFERENCES
     for execution in EXECUTIONS
+    # The other executions take a minute to compile what `tiny` has too.
     if execution == "blocks"
-    or (r.name not in SPACES and (execution != "switch" or r.traceable))
+    or (r.name not in ("nb_macro", *SPACES) and (execution != "switch" or r.traceable))
 ]
 RUNS = [
     pytest.param(*pair.values, one_by_one, None, marks=pair.marks) for pair in PAIRS
@@ -112,6 +122,14 @@ RUNS += [
     for execution in EXECUTIONS
 ]
 RUNS += [("mixed", "blocks", one_by_one, CLIP), ("mixed", "blocks", both_at_once, None)]
+RUNS += [
+    row("mixed", execution, every_role, None, quick=execution == "blocks")
+    for execution in EXECUTIONS
+]
+RUNS += [
+    ("elastic_width", "blocks", every_role, CLIP),
+    row("tiny", "blocks", every_role, CLIP, quick=False),
+]
 every_space = pytest.mark.parametrize(
     "case",
     [row(name, quick=name not in SLOW) for name in BY_NAME],

@@ -1,0 +1,141 @@
+"""Losses of a student by its teacher: functions of (outputs, targets, teacher outputs).
+
+Each returns one value for each example, or for each token where outputs have more axes.
+Teachers' outputs are constants: no gradient flows into the teacher.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from oneshot.losses import Metric, cross_entropy
+
+# (outputs, targets, the teacher's outputs) -> one value for each example
+Distillation = Callable[[Any, Any, Any], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftCrossEntropy:
+    """Cross entropy with a teacher's softened probabilities (Hinton et al. 2015,
+    arXiv:1503.02531), as in-place distillation uses it (Yu et al. 2020, BigNAS,
+    arXiv:2003.11142), beside that with the labels if asked for (Cai et al. 2020,
+    Once-for-All, arXiv:1908.09791).
+
+    The soft part is multiplied by the temperature's square, so that its gradient keeps
+    its size.
+
+    Args:
+      temperature: Divides both sides' logits; above 0.
+      soft: Weight of the teacher's part, 0 or more.
+      labels: Weight of the labels' part, 0 or more: 0 in BigNAS, 1 in Once-for-All.
+      hard: The labels' part, `(outputs, targets) -> [n]`.
+
+    Raises:
+      ValueError: If the temperature is not above 0, or a weight is negative.
+
+    Example:
+      >>> loss = SoftCrossEntropy()
+      >>> loss(jnp.zeros((1, 4)), None, jnp.zeros((1, 4)))
+      Array([1.3862944], dtype=float32)
+    """
+
+    temperature: float = 1.0
+    soft: float = 1.0
+    labels: float = 0.0
+    hard: Metric = cross_entropy
+
+    def __post_init__(self):
+        if not self.temperature > 0 or self.soft < 0 or self.labels < 0:
+            raise ValueError(
+                "A temperature is above 0, and weights of losses are 0 or more, but "
+                f"got temperature={self.temperature}, soft={self.soft}, "
+                f"labels={self.labels}."
+            )
+
+    def __call__(self, outputs: Any, targets: Any, teacher: Any) -> jax.Array:
+        """Return the loss of each example, [n], float32."""
+        log_student, log_teacher = _log_probabilities(
+            outputs, teacher, self.temperature
+        )
+        cross = -jnp.sum(jnp.exp(log_teacher) * log_student, axis=-1)
+        loss = self.soft * self.temperature**2 * cross
+        if self.labels:
+            loss = loss + self.labels * self.hard(outputs, targets)
+        return loss
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveAlphaDivergence:
+    """The larger of two alpha-divergences of teacher and student (Wang et al. 2021,
+    AlphaNet, arXiv:2102.07954).
+
+    With teacher p and student q, D(p || q) = sum_i q_i ((p_i / q_i)^alpha - 1) /
+    (alpha (alpha - 1)), at alpha 1 the Kullback-Leibler divergence. A negative alpha
+    punishes a student that is surer than its teacher, a positive one a student that
+    misses what the teacher holds likely; the larger of the two is taken for each
+    example. Powers of the ratio are cut at `clip`, in value and gradient, or rare
+    classes would dominate.
+
+    Args:
+      low: The negative alpha.
+      high: The positive alpha.
+      clip: Bound on (p / q)^alpha, above 1.
+
+    Raises:
+      ValueError: If `low` is not below 0, `high` not above 0, or `clip` not above 1.
+
+    Example:
+      >>> loss = AdaptiveAlphaDivergence()
+      >>> loss(jnp.zeros((1, 4)), None, jnp.zeros((1, 4)))
+      Array([0.], dtype=float32)
+    """
+
+    low: float = -1.0
+    high: float = 1.0
+    clip: float = 5.0
+
+    def __post_init__(self):
+        if not self.low < 0 < self.high or not self.clip > 1:
+            raise ValueError(
+                "The alphas are one below 0 and one above, and the bound on powers of "
+                f"the ratio is above 1, but got low={self.low}, high={self.high}, "
+                f"clip={self.clip}."
+            )
+
+    def __call__(self, outputs: Any, targets: Any, teacher: Any) -> jax.Array:
+        """Return the loss of each example, [n], float32."""
+        del targets
+        log_q, log_p = _log_probabilities(outputs, teacher, 1.0)
+        low, high = (
+            _alpha_divergence(log_p, log_q, alpha, self.clip)
+            for alpha in (self.low, self.high)
+        )
+        return jnp.maximum(low, high)
+
+
+def _log_probabilities(outputs: Any, teacher: Any, temperature: float):
+    student, teacher = (
+        jax.nn.log_softmax(jnp.asarray(x).astype(jnp.float32) / temperature)
+        for x in (outputs, teacher)
+    )
+    return student, jax.lax.stop_gradient(teacher)
+
+
+def _alpha_divergence(log_p, log_q, alpha: float, clip: float) -> jax.Array:
+    # d D / d theta = -1/alpha sum_i q_i (p_i / q_i)^alpha d log q_i / d theta. With the
+    # power cut, this is no longer the derivative of the value, so each is given its own
+    # expression: `gradient - stop(gradient)` is zero and has the derivative.
+    q = jax.lax.stop_gradient(jnp.exp(log_q))
+    ratio = jax.lax.stop_gradient(log_p - log_q)
+    power = jnp.exp(jnp.minimum(alpha * ratio, jnp.log(clip)))
+    if alpha == 1:
+        value = jnp.sum(jnp.exp(log_p) * ratio, axis=-1)
+    else:
+        value = jnp.sum(q * (power - 1), axis=-1) / (alpha * (alpha - 1))
+    gradient = -jnp.sum(q * power * log_q, axis=-1) / alpha
+    return value + gradient - jax.lax.stop_gradient(gradient)
