@@ -23,6 +23,7 @@ from oneshot.nested import trained
 from oneshot.optimizer import check_optimizer
 from oneshot.programs import MakeOptimizer
 from oneshot.randomness import DROPOUT, WEIGHTS, stream_key
+from oneshot.rates import ComplexityAware
 from oneshot.single import Single
 from oneshot.strategies import Plan, Role, Strategy
 from oneshot.supernet import Supernet, Tree, Weights, reachable
@@ -104,7 +105,8 @@ class Trainer:
         called inside the compiled update and applied to each module on its own, so that
         modules off the path keep weights, momentum and decay as they are. `Freeze`
         makes one that leaves some weights as they are.
-      learning_rate: A number, or an optax schedule of the global step.
+      learning_rate: A number, an optax schedule of the global step, or one that also
+        depends on the arch (`oneshot.rates.ComplexityAware`).
       loss: `(outputs, targets) -> [n]`, or several such metrics by name with "loss".
       clip_norm: Bound on the norm of the whole path's gradient, or None.
       mesh: Devices to split each batch over, with an axis `data`; None for one device.
@@ -155,6 +157,7 @@ class Trainer:
                 f"`execution` is 'blocks', 'static' or 'switch', but got {execution!r}."
             )
         self._prepares: dict[Any, Any] = {}  # shared with `with_strategy`'s trainers
+        self.learning_rate = learning_rate
         self._prepare = self._make_prepare(learning_rate)
         self._init_optimizer = jax.jit(optimizer(0.1).init)
         self._scalars: dict[Any, Any] = {}
@@ -168,12 +171,15 @@ class Trainer:
         Tuning a subnet after training the supernet then compiles nothing new.
         """
         other = copy.copy(self)
-        other.strategy, other._prepare = strategy, self._make_prepare(learning_rate)
+        other.strategy, other.learning_rate = strategy, learning_rate
+        other._prepare = self._make_prepare(learning_rate)
         return other
 
     def _make_prepare(self, learning_rate: float | optax.Schedule) -> Callable:
-        def prepare(key, step):
-            rate = learning_rate(step) if callable(learning_rate) else learning_rate
+        def prepare(key, step, *exponent):
+            rate = learning_rate
+            if callable(rate):
+                rate = rate(step, *exponent)
             return jnp.asarray(rate, jnp.float32), jax.random.fold_in(key, step)
 
         if not callable(learning_rate):
@@ -245,7 +251,10 @@ class Trainer:
           >>> trainer.warm_up((images[:64], labels[:64]))
         """
         key = self.engine.put(stream_key(0, DROPOUT))
-        self._prepare(key, self.engine.put(np.int32(0)))
+        exponent = isinstance(self.learning_rate, ComplexityAware)
+        self._prepare(
+            key, self.engine.put(np.int32(0)), *[self._scalar(1.0)] * exponent
+        )
         if isinstance(self.executor, Single):
             return 0.0
         if roles is None:
@@ -278,9 +287,7 @@ class Trainer:
             for p in plan
         ]
         batch = self.engine.put(batch, "data")
-        clock = self._prepare(
-            self._key(state.seed), self.engine.put(np.int32(state.step))
-        )
+        clock = self._clock(state, plan)
         weights, optimizer, logged, norm = self.executor.step(
             state.weights,
             state.optimizer,
@@ -294,6 +301,14 @@ class Trainer:
         return TrainState(
             state.step + 1, state.seed, weights, optimizer, observed
         ), metrics
+
+    def _clock(self, state: TrainState, plan: Plan) -> tuple[Any, Any]:
+        """Return learning rate and random key of a step, on the device."""
+        arguments = [self._key(state.seed), self.engine.put(np.int32(state.step))]
+        if isinstance(self.learning_rate, ComplexityAware):
+            found = [self.learning_rate.exponent(planned.arch) for planned in plan]
+            arguments.append(self.engine.put(np.float32(np.mean(found))))
+        return self._prepare(*arguments)
 
     def _taught(self, plan: Plan, x: Tree) -> Tree | None:
         """Return what an external teacher says of a batch, where students need it."""

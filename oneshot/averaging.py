@@ -1,0 +1,114 @@
+"""Averages of shared weights over training, kept where the optimizer keeps its own.
+
+A module's average moves when the module is trained, not at every step of the run: it
+covers as many of its own updates, however rarely paths visit it. As part of the
+optimizer's state it is saved, sharded and resumed with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from oneshot.nested import overlaid
+from oneshot.programs import MakeOptimizer
+from oneshot.supernet import Tree, Weights
+
+
+class AverageState(NamedTuple):
+    """The average of a module's trained arrays, and how often it was updated."""
+
+    average: Tree
+    updates: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Averaged:
+    """An optimizer that also keeps exponential moving averages of the weights.
+
+    With few updates behind it the average is that of all of them, as in Polyak and
+    Juditsky (1992): the decay is at most (1 + updates) / (10 + updates).
+
+    Args:
+      optimizer: `learning_rate -> optax.GradientTransformation`.
+      decay: Between 0 and 1: an average reaches back about 1 / (1 - decay) updates of
+        its module.
+
+    Raises:
+      ValueError: If `decay` is not between 0 and 1.
+
+    Example:
+      >>> trainer = Trainer(net, strategy, Averaged(sgd(), 0.999), 0.1)
+      >>> scores = evaluator(averages(state), archs)  # after training
+    """
+
+    optimizer: MakeOptimizer
+    decay: float = 0.999
+
+    def __post_init__(self):
+        if not 0 < self.decay < 1:
+            raise ValueError(
+                "The decay of an average is between 0 and 1, such as 0.999, but got "
+                f"{self.decay}."
+            )
+
+    def __call__(self, learning_rate: Any) -> optax.GradientTransformation:
+        """Return the transformation, whose state ends with the average."""
+        inner = self.optimizer(learning_rate)
+
+        def init(params):
+            copied = jax.tree.map(jnp.copy, params)  # steps reuse the weights' memory
+            return inner.init(params), AverageState(copied, jnp.int32(0))
+
+        def update(updates, state, params=None):
+            own, (average, n) = state
+            updates, own = inner.update(updates, own, params)
+            share = 1 - jnp.minimum(self.decay, (1 + n) / (10 + n))
+
+            def move(old, param, change):
+                new = param + change.astype(param.dtype)
+                return old + share.astype(old.dtype) * (new - old)
+
+            average = jax.tree.map(move, average, params, updates)
+            return updates, (own, AverageState(average, n + 1))
+
+        return optax.GradientTransformation(init, update)
+
+
+def averages(state: Any) -> Weights:
+    """Return the averaged weights of a training state, for scoring or extraction.
+
+    Statistics of BatchNorm are those of training: recalibrate them, as scoring does.
+
+    Args:
+      state: A `TrainState` of a trainer whose optimizer is `Averaged`.
+
+    Returns:
+      Weights; arrays that are not trained are the state's own.
+
+    Raises:
+      ValueError: If the optimizer keeps no averages.
+
+    Example:
+      >>> weights = averages(state)
+    """
+    params = {
+        module: overlaid(own, _average(state.optimizer, module).average)
+        for module, own in state.weights.params.items()
+    }
+    return Weights(params, state.weights.state)
+
+
+def _average(optimizer: Mapping[str, Any], module: str) -> AverageState:
+    found = optimizer[module]
+    if isinstance(found, tuple) and found and isinstance(found[-1], AverageState):
+        return found[-1]
+    raise ValueError(
+        f"The optimizer state of {module!r} holds no average. Wrap the trainer's "
+        "optimizer in `Averaged` before training."
+    )
