@@ -44,6 +44,10 @@ class Functional:
       graphdefs: Static structure for each mode; modules built alike have equal ones.
       params: Abstract trainable arrays (`nnx.Param`), a nested dict.
       state: Abstract other arrays but random state (BatchNorm statistics).
+      dtypes: What floating-point numbers are computed in and returned as; None leaves
+        them as they are. Parameters and state keep their own dtypes in any case.
+      recomputed: Whether training keeps nothing of the module's inside and computes it
+        again for its gradient.
       has_rng: Whether the module draws random numbers when training.
       has_batch_statistics: Whether recalibration concerns it.
     """
@@ -55,6 +59,8 @@ class Functional:
     state: Tree
     rng: Any
     templates: Any
+    dtypes: tuple[Any, Any] | None = None
+    recomputed: bool = False
 
     @property
     def has_rng(self) -> bool:
@@ -68,7 +74,8 @@ class Functional:
         """Return what two modules that can share programs have in common."""
         leaves, treedef = jax.tree.flatten((self.params, self.state))
         shapes = tuple((a.shape, str(a.dtype)) for a in leaves)
-        return self.graphdefs["train"], treedef, shapes
+        how = str(self.dtypes), self.recomputed
+        return self.graphdefs["train"], treedef, shapes, how
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Return (params, state) of a fresh module, as nested dicts."""
@@ -110,12 +117,32 @@ class Functional:
                 f"Module {self.name!r} draws random numbers in training (dropout), so "
                 "`key` is needed: pass key=jax.random.key(seed)."
             )
+        run = functools.partial(self._run, options=options, mode=mode)
+        if self.recomputed and mode == "train":
+            run = jax.checkpoint(run)
+        return run(params, state, carry, key)
+
+    def _run(self, params, state, carry, key, *, options, mode):
+        if self.dtypes is not None:
+            params, carry = _cast((params, carry), self.dtypes[0])
         module = self.merge(params, state, mode, key)
         out = module(carry, **dict(options))
-        if mode == "eval":
-            return out, state
-        rest = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
-        return out, nnx.to_pure_dict(rest)
+        new = state
+        if mode != "eval":
+            rest = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
+            new = nnx.to_pure_dict(rest)
+        if self.dtypes is not None:
+            out = _cast(out, self.dtypes[1])
+            new = jax.tree.map(lambda a, old: a.astype(old.dtype), new, state)
+        return out, new
+
+
+def _cast(tree: Tree, dtype: Any) -> Tree:
+    def cast(leaf):
+        floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return jnp.asarray(leaf).astype(dtype) if floating else leaf
+
+    return jax.tree.map(cast, tree)
 
 
 def _immutable(leaf: Any) -> Any:

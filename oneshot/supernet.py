@@ -7,10 +7,11 @@ what the engine, the evaluator and extraction are tested against.
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -71,7 +72,10 @@ class Supernet:
         row = [("stem", stem), *named_layers(layers, "layer"), ("head", head)]
         choices, readers, self.slots = flatten(row)
         self.space = SearchSpace(choices, readers, symmetry)
-        self.modules = dict(_modules(self.slots))
+        self._use(dict(_modules(self.slots)))
+
+    def _use(self, modules: dict[str, Functional]) -> None:
+        self.modules = modules
         known: dict[Any, int] = {}
         self.structures = {  # equal numbers for modules that are built alike
             name: known.setdefault(module.structure(), len(known))
@@ -80,6 +84,16 @@ class Supernet:
         # What `reachable` found: tracing is slow, and asked for often.
         self._reached: dict[Any, list[Reached]] = {}
         self._out_shapes: dict[Any, Tree] = {}
+
+    def with_modules(self, change: Callable[[str, Functional], Functional]) -> Supernet:
+        """Return this supernet with changed modules, of the same space and weights.
+
+        Args:
+          change: (name, module) to the module that takes its place.
+        """
+        other = copy.copy(self)
+        other._use({name: change(name, m) for name, m in self.modules.items()})
+        return other
 
     def init(self, key: jax.Array, x: Tree) -> Weights:
         """Return fresh weights, after checking that every path accepts inputs like `x`.
