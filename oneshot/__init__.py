@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from oneshot.algorithms import NSGA2 as NSGA2
     from oneshot.algorithms import RandomSearch as RandomSearch
     from oneshot.algorithms import RegularizedEvolution as RegularizedEvolution
+    from oneshot.averaging import Averaged as Averaged
+    from oneshot.averaging import averages as averages
     from oneshot.bound import bind as bind
     from oneshot.checkpoint import restore as restore
     from oneshot.checkpoint import save as save
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from oneshot.data import Data as Data
     from oneshot.data import Split as Split
     from oneshot.diagnostics import ranking as ranking
+    from oneshot.distillation import AdaptiveAlphaDivergence as AdaptiveAlphaDivergence
+    from oneshot.distillation import SoftCrossEntropy as SoftCrossEntropy
     from oneshot.engine import Engine as Engine
     from oneshot.evaluate import Evaluator as Evaluator
     from oneshot.evaluate import Scores as Scores
@@ -50,9 +54,14 @@ if TYPE_CHECKING:
     from oneshot.models import Origin as Origin
     from oneshot.models import load as load
     from oneshot.models import save_model as save_model
+    from oneshot.precision import in_precision as in_precision
+    from oneshot.precision import rematerialized as rematerialized
     from oneshot.profiles import Profile as Profile
     from oneshot.profiles import profile as profile
     from oneshot.racing import Race as Race
+    from oneshot.rates import ComplexityAware as ComplexityAware
+    from oneshot.relaxation import Relaxation as Relaxation
+    from oneshot.relaxed import RelaxedTrainer as RelaxedTrainer
     from oneshot.resources import Resources as Resources
     from oneshot.searching import Objective as Objective
     from oneshot.searching import Result as Result
@@ -60,12 +69,26 @@ if TYPE_CHECKING:
     from oneshot.space import Choice as Choice
     from oneshot.space import Commuting as Commuting
     from oneshot.space import SearchSpace as SearchSpace
+    from oneshot.strategies import Attentive as Attentive
+    from oneshot.strategies import CostBinned as CostBinned
     from oneshot.strategies import Fixed as Fixed
+    from oneshot.strategies import LossAware as LossAware
+    from oneshot.strategies import PathImportance as PathImportance
+    from oneshot.strategies import Phase as Phase
     from oneshot.strategies import Planned as Planned
+    from oneshot.strategies import PriorityBoard as PriorityBoard
+    from oneshot.strategies import PriorPairs as PriorPairs
+    from oneshot.strategies import Progressive as Progressive
+    from oneshot.strategies import Restricted as Restricted
+    from oneshot.strategies import Sandwich as Sandwich
     from oneshot.strategies import Strategy as Strategy
+    from oneshot.strategies import StrictFair as StrictFair
     from oneshot.strategies import Uniform as Uniform
+    from oneshot.strategies import splits as splits
     from oneshot.supernet import Supernet as Supernet
     from oneshot.supernet import Weights as Weights
+    from oneshot.teaching import PairwiseRank as PairwiseRank
+    from oneshot.teaching import Teaching as Teaching
     from oneshot.train import DivergedError as DivergedError
     from oneshot.train import Trainer as Trainer
     from oneshot.train import TrainState as TrainState
@@ -100,7 +123,18 @@ _NAMES = {
     "resources": "Resources",
     "searching": "Objective Result search",
     "space": "Choice Commuting SearchSpace",
-    "strategies": "Fixed Planned Strategy Uniform",
+    "strategies": (
+        "Attentive CostBinned Fixed LossAware PathImportance Phase Planned "
+        "PriorPairs PriorityBoard Progressive Restricted Sandwich Strategy "
+        "StrictFair Uniform splits"
+    ),
+    "teaching": "PairwiseRank Teaching",
+    "averaging": "Averaged averages",
+    "distillation": "AdaptiveAlphaDivergence SoftCrossEntropy",
+    "precision": "in_precision rematerialized",
+    "rates": "ComplexityAware",
+    "relaxation": "Relaxation",
+    "relaxed": "RelaxedTrainer",
     "supernet": "Supernet Weights",
     "train": "DivergedError TrainState Trainer fit",
     "trials": "Trial Trials",

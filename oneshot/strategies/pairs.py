@@ -1,0 +1,63 @@
+"""Pairs of paths whose order a prior knows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from oneshot.randomness import ARCHS
+from oneshot.space import Arch, Over, SearchSpace
+from oneshot.strategies.plans import Plan, Planned, Reduce, share
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorPairs:
+    """Two uniform paths a step, and which of them ought to have the lower loss
+    (Dong et al. 2022, Prior-guided one-shot NAS, arXiv:2206.13329).
+
+    The trainer adds `Teaching.rank` of their losses. Paths that the prior holds equal
+    train by the labels alone. The prior enters the ranking: report it as guided, beside
+    the partial correlation given the prior.
+
+    Args:
+      space: The space to draw from.
+      prior: Arch to what is expected of it, higher is better, such as multiply-adds.
+      reduce: A plan's gradient is the "mean" over its two paths, or the "sum"; the rank
+        loss is added in full.
+      over: Uniform over "archs", "paths" or "canonical" archs.
+
+    Raises:
+      ValueError: If `reduce` is another word.
+
+    Example:
+      >>> Trainer(net, PriorPairs(net.space, macs), sgd(), 0.1,
+      ...         teaching=Teaching(rank=PairwiseRank(weight=0.5)))
+    """
+
+    space: SearchSpace
+    prior: Callable[[Arch], float]
+    reduce: Reduce = "mean"
+    over: Over = "archs"
+
+    def __post_init__(self):
+        share(self.reduce, 1)
+
+    def init(self) -> None:
+        return None
+
+    def plan(self, state: Any, seed: int, step: int) -> Plan:
+        del state  # nothing to remember
+        rng = np.random.default_rng([seed, ARCHS, step])
+        archs = self.space.sample(rng, 2, self.over)
+        worse, better = sorted(archs, key=self.prior)
+        weight = share(self.reduce, 2)
+        if self.prior(worse) == self.prior(better):
+            return tuple(Planned(arch, weight=weight) for arch in archs)
+        return Planned(better, "better", weight), Planned(worse, "worse", weight)
+
+    def observe(self, state: Any, plan: Plan, metrics: Any) -> Any:
+        del plan, metrics  # the prior does not change
+        return state
