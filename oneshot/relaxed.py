@@ -6,6 +6,7 @@ as it is; what it has learnt of the arch is the state's `strategy`, a JSON value
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import optax
 
 from oneshot import programs
-from oneshot.data import Data
+from oneshot.data import Data, Split
 from oneshot.engine import Engine
 from oneshot.losses import Metric, Metrics, as_metrics, cross_entropy
 from oneshot.randomness import ARCHS, DROPOUT, WEIGHTS, stream_key
@@ -191,18 +192,15 @@ def halves(data: Data, seed: int = 0) -> tuple[Data, Data]:
     Example:
       >>> weights_data, arch_data = halves(data)
     """
-    import dataclasses
-
     order = np.random.default_rng(seed).permutation(len(data.train.x))
     middle = len(order) // 2
-    return tuple(  # type: ignore[return-value]
-        dataclasses.replace(
-            data,
-            train=data.train._replace(x=data.train.x[part], y=data.train.y[part]),
-            _on_device={},
-        )
-        for part in (np.sort(order[:middle]), np.sort(order[middle:]))
-    )
+    return _part(data, order[:middle]), _part(data, order[middle:])
+
+
+def _part(data: Data, places: np.ndarray) -> Data:
+    x, y = data.train
+    train = Split(x[np.sort(places)], y[np.sort(places)])
+    return dataclasses.replace(data, train=train, _on_device={})
 
 
 def _to_json(tree: Any) -> list[Any]:
