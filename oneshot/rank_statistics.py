@@ -7,7 +7,6 @@ pairs, which are one matrix product for all resamples.
 
 References:
   Kendall. Partial rank correlation. Biometrika 32(3/4), 1942.
-  Kendall. The treatment of ties in ranking problems. Biometrika 33(3), 1945 (tau-b).
   Somers. A new asymmetric measure of association for ordinal variables. American
   Sociological Review 27(6), 1962 (the denominator of `tau_within`).
 """
@@ -89,10 +88,9 @@ def tau(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
       >>> tau(np.ones((1, 4)), [1, 2, 3, 4], [1, 3, 2, 4]).round(3)
       array([0.667])
     """
-    left, right = dense_ranks([x, y])
-    untied = [_untied_pairs(counts, ranks) for ranks in (left, right)]
-    pairs = _concordant_less_discordant(counts, left, right)
-    return _ratio(pairs, np.sqrt(untied[0]) * np.sqrt(untied[1]))
+    ranks = dense_ranks([x, y])
+    scale = [np.sqrt(_untied_pairs(counts, r)) for r in ranks]
+    return _ratio(_concordant_less_discordant(counts, *ranks), scale[0] * scale[1])
 
 
 def tau_within(
@@ -128,9 +126,8 @@ def tau_within(
 
 
 def comparable_pairs(y: np.ndarray, strata: np.ndarray) -> int:
-    """Return the number of pairs [n] that `tau_within` is over."""
-    ones = np.ones((1, len(y)), np.float32)
-    (ranks,) = dense_ranks([y])
+    """Return the number of pairs that `tau_within` is over."""
+    ones, ranks = np.ones((1, len(y))), dense_ranks([y])[0]
     return sum(int(_untied_pairs(ones[:, m], ranks[m])[0]) for m in _members(strata))
 
 
@@ -149,8 +146,8 @@ def partial(xy: np.ndarray, xz: np.ndarray, yz: np.ndarray) -> np.ndarray:
       >>> partial(np.array([0.5]), np.array([0.5]), np.array([0.5])).round(3)
       array([0.333])
     """
-    scale = np.sqrt((1 - xz**2).clip(0) * (1 - yz**2).clip(0))
-    return _ratio(xy - xz * yz, np.where(scale < 1e-12, 0.0, scale))  # but for rounding
+    left = [np.where(1 - t**2 < 1e-12, 0.0, 1 - t**2) for t in (xz, yz)]  # rounding
+    return _ratio(xy - xz * yz, np.sqrt(left[0] * left[1]))
 
 
 def rho(counts: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ class Taus:
         """Whether the scores rank better than it; None if the interval has both."""
         if self.lead.low > 0:
             return True
-        return False if self.lead.high <= 0 else None  # None for NaN, too
+        return False if self.lead.high < 0 else None  # None for NaN, too
 
     @property
     def ceiling_share(self) -> float | None:

@@ -37,7 +37,7 @@ def verdict(found: Ranking) -> str:
 def _taus(found: Ranking) -> str:
     return (
         "Kendall's tau of inherited scores with the truth is "
-        f"{found.overall.inherited} over {found.overall.n} networks ({found.drawn}); "
+        f"{found.overall.inherited} over {found.overall.n:,} networks ({found.drawn}); "
         f"{_free(found.overall)}. On the better half it is "
         f"{found.top_half.inherited}; {_free(found.top_half)}. On the best tenth, of "
         f"{found.top_tenth.n}, it is {found.top_tenth.inherited}."
@@ -52,9 +52,10 @@ def _free(taus: Taus) -> str:
 
 
 def _beside(found: Ranking) -> str:
+    given = "undefined" if math.isnan(found.partial.value) else found.partial
     text = (
         f"Spearman's rho is {found.spearman}; Kendall's tau given the multiply-adds is "
-        f"{found.partial}"
+        f"{given}"
     )
     if found.within is not None:
         if math.isnan(found.within.value):
@@ -93,7 +94,9 @@ def _comparison(where: str, taus: Taus) -> str:
             "show that the supernet ranks better."
         )
     better = "better" if taus.beats_baseline else "worse"
-    return f"{where} the supernet ranks {better} than {baseline}, by {taus.lead}."
+    return (
+        f"{where} the supernet ranks {better} than {baseline}, a lead of {taus.lead}."
+    )
 
 
 def _share(found: Ranking) -> str:

@@ -141,6 +141,13 @@ def test_partial_tau_is_undefined_where_nothing_is_left(taus):
     assert math.isnan(statistics.partial(*(np.array([t]) for t in taus))[0])
 
 
+@pytest.mark.parametrize("n", range(50, 60))
+def test_partial_tau_given_the_score_itself_is_undefined(n):
+    x, y, counts, _ = drawn(n, 20)
+    taus = [statistics.tau(counts, *pair) for pair in ((x, y), (x, x), (y, x))]
+    assert np.isnan(statistics.partial(*taus)).all()
+
+
 def test_estimates_pass_over_undefined_resamples():
     found = statistics.estimate(np.array([0.5, NAN, 0.2, 0.2]))
     assert (found.value, found.low, found.high) == (0.5, 0.2, 0.2)
