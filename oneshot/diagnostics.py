@@ -1,41 +1,32 @@
-"""How far a ranking of archs can be trusted: rank correlations with their intervals.
+"""How far a ranking of archs can be trusted: rank statistics beside what is free.
 
 A Kendall tau alone says little: parameters, multiply-adds or depth often rank as well
-as a supernet does. `ranking` therefore measures all of them on the same networks, with
-bootstrap intervals, and says in words whether the supernet beats the best of them.
+as a supernet does. `ranking` therefore measures all of them on the same networks, all
+and the better half, with bootstrap intervals, and says in words whether the supernet
+beats the best of them, and how much of what seeds allow it reaches.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from oneshot import rank_statistics as statistics
 from oneshot.correlations import bootstrap_interval as bootstrap_interval
-from oneshot.correlations import dense_ranks, percentiles
+from oneshot.correlations import dense_ranks
 from oneshot.correlations import kendall_tau as kendall_tau
 from oneshot.correlations import spearman as spearman
 from oneshot.correlations import wilson_interval as wilson_interval
-
-_RESAMPLES = 2000
-_MATRIX_ROWS = 5000  # up to this n, all resamples are weighted by one matrix product
-
-
-@dataclasses.dataclass(frozen=True)
-class Tau:
-    """A Kendall tau and its bootstrap interval; NaN where a ranking was constant."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if math.isnan(self.value):
-            return "undefined (all equal)"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+from oneshot.rank_statistics import Estimate as Estimate
+from oneshot.rank_statistics import estimate
+from oneshot.rank_taus import Taus as Taus
+from oneshot.rank_taus import best_taus, ceiling_over, checked_ceiling, taus_of
+from oneshot.rank_taus import seed_ceiling as seed_ceiling
+from oneshot.ranking_words import words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,93 +34,63 @@ class Ranking:
     """How well inherited scores rank networks, beside what ranks them for free.
 
     Args:
-      inherited: Tau of the inherited scores.
-      params: Tau of the number of parameters, more being better.
-      macs: Tau of the multiply-adds, more being better.
-      depth: Tau of the depth, more being better.
-      top_half: Tau of the inherited scores on the better half by truth.
-      n: Number of networks.
-      drawn: How they were drawn, in words.
-      ceiling: Tau of one seed of the truth against others, where known.
+      overall: Taus over all networks.
+      top_half: Taus over the better half by truth.
+      top_tenth: Taus over the best tenth by truth.
+      spearman: Spearman's rho of the inherited scores.
+      precision: By k, the share of the k best by score among the k best by truth.
+      regret: By k, the best truth of all less the best among the k best by score.
+      partial: Tau of the inherited scores given the multiply-adds.
+      within: Tau over pairs of networks with equal covariates, where there are any.
+      pairs_within: Number of those pairs.
+      drawn: How the networks were drawn, in words.
     """
 
-    inherited: Tau
-    params: Tau
-    macs: Tau
-    depth: Tau
-    top_half: Tau
-    n: int
+    overall: Taus
+    top_half: Taus
+    top_tenth: Taus
+    spearman: Estimate
+    precision: Mapping[int, Estimate]
+    regret: Mapping[int, Estimate]
+    partial: Estimate
+    within: Estimate | None
+    pairs_within: int
     drawn: str
-    ceiling: float | None = None
 
     @property
     def tau(self) -> float:
-        """Tau of the inherited scores."""
-        return self.inherited.value
+        """Tau of the inherited scores over all networks."""
+        return self.overall.inherited.value
 
     @property
     def interval(self) -> tuple[float, float]:
         """Bootstrap interval of `tau`."""
-        return self.inherited.low, self.inherited.high
-
-    @property
-    def baseline(self) -> tuple[str, float]:
-        """The best trivial ranking and its tau; a negative one is used reversed."""
-        names = {"params": "parameters", "macs": "multiply-adds", "depth": "depth"}
-        best, strength = "any trivial ranking", 0.0
-        for field, name in names.items():
-            value = getattr(self, field).value
-            if abs(value) > strength:  # false for NaN
-                best, strength = name if value > 0 else f"{name}, reversed", abs(value)
-        return best, strength
+        return self.overall.inherited.low, self.overall.inherited.high
 
     def words(self) -> str:
         """Return the finding as prose, with every number that belongs beside it."""
-        ceiling = "not known" if self.ceiling is None else f"{self.ceiling:.3f}"
-        return (
-            "Kendall's tau of inherited scores with the truth is "
-            f"{self.inherited} over {self.n} networks ({self.drawn}), and "
-            f"{self.top_half} on their better half; parameters alone reach "
-            f"{self.params}, multiply-adds {self.macs}, depth {self.depth}; the "
-            f"ceiling, seed against seed, is {ceiling}. "
-            f"{self._verdict()}"
-        )
-
-    def _verdict(self) -> str:
-        name, value = self.baseline
-        beside = f"the best trivial baseline, {name} ({value:.3f})"
-        if math.isnan(self.tau):
-            return "The inherited scores are all equal and so rank nothing."
-        if self.inherited.low > value:
-            return f"The interval lies above {beside}: the supernet ranks better."
-        if self.inherited.high < value:
-            return f"The interval lies below {beside}: the supernet ranks worse."
-        return (
-            f"The interval contains {beside}: these networks do not show that the "
-            "supernet ranks better."
-        )
+        return words(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return every number and the words, as strict JSON values (NaN is null).
 
-        {"tau", "low", "high", "n", "drawn", "ceiling", "words"} and {"tau", "low",
-        "high"} for each of "params", "macs", "depth" and "top_half".
+        What `Taus.to_json` has over all networks, and again under "top_half" and
+        "top_tenth"; {"value", "low", "high"} under "spearman" and by k under
+        "precision" and "regret"; {"tau", "low", "high"} under "partial_given_macs" and,
+        with "pairs", "tau_within" (null without covariates); "drawn" and "words".
         """
-
-        def numbers(tau: Tau) -> dict[str, float | None]:
-            named = {"tau": tau.value, "low": tau.low, "high": tau.high}
-            return {k: None if math.isnan(v) else v for k, v in named.items()}
-
+        within = self.within and self.within.to_json("tau")
         return {
-            **numbers(self.inherited),
-            "n": self.n,
+            **self.overall.to_json(),
+            "top_half": self.top_half.to_json(),
+            "top_tenth": self.top_tenth.to_json(),
+            "spearman": self.spearman.to_json(),
+            "precision": {str(k): v.to_json() for k, v in self.precision.items()},
+            "regret": {str(k): v.to_json() for k, v in self.regret.items()},
+            "partial_given_macs": self.partial.to_json("tau"),
+            "tau_within": within and {**within, "pairs": self.pairs_within},
             "drawn": self.drawn,
-            "ceiling": self.ceiling,
             "words": self.words(),
-            "params": numbers(self.params),
-            "macs": numbers(self.macs),
-            "depth": numbers(self.depth),
-            "top_half": numbers(self.top_half),
         }
 
 
@@ -141,7 +102,9 @@ def ranking(
     macs: ArrayLike,
     depth: ArrayLike,
     drawn: str,
-    ceiling: float | None = None,
+    ceiling: float | ArrayLike | None,
+    ks: Sequence[int] = (10, 50),
+    strata: ArrayLike | None = None,
     seed: int = 0,
 ) -> Ranking:
     """Measure how well inherited scores rank networks, and what trivial ranks do.
@@ -153,57 +116,81 @@ def ranking(
       macs: Numbers of multiply-adds [n].
       depth: Depths [n], such as numbers of layers that are not skipped.
       drawn: How the n were drawn, in words.
-      ceiling: Tau of the truth with itself over other seeds, if known.
+      ceiling: Tau of the truth with itself over other seeds; or truths [seeds, n] to
+        compute it from, for the better networks, too; or None, if it is not known.
+      ks: Where to measure precision and regret; those not below n are left out.
+      strata: Discrete covariates [n, m], such as numbers of layers by stage; `within`
+        compares only networks that have all of them equal.
       seed: Fixes the bootstrap.
 
     Returns:
-      The taus with 95 % intervals, all of the same resamples.
+      The statistics with 95 % intervals over resamples of the networks; those of the
+      better half and tenth resample that part. Time is in proportion to n².
 
     Raises:
-      ValueError: If the lengths differ, a value is not finite, or n is below 4.
+      ValueError: If the lengths differ, a value is not finite, n is below 4, a k is
+        below 1, or a ceiling is no tau.
 
     Example:
       >>> up = np.arange(20.0)
-      >>> found = ranking(up, up, params=-up, macs=up % 2, depth=up // 7, drawn="all")
-      >>> found.tau, found.baseline[0]
+      >>> free = {"params": -up, "macs": up % 2, "depth": up // 7}
+      >>> found = ranking(up, up, **free, drawn="all", ceiling=None)
+      >>> found.tau, found.overall.baseline[0]
       (1.0, 'parameters, reversed')
+
+    Reference:
+      Kendall. Partial rank correlation. Biometrika 32(3/4), 1942.
     """
     score, true = np.asarray(inherited, float), np.asarray(truth, float)
+    scores = {"inherited": score, "params": params, "macs": macs, "depth": depth}
+    scores = {name: np.asarray(v, float) for name, v in scores.items()}
+    groups = None if strata is None else np.asarray(strata)
+    _check(scores, true, groups, ks)
+    limit = checked_ceiling(ceiling, true.size)
+    counts = statistics.resample_counts(true.size, seed)
+    taus = {name: statistics.tau(counts, v, true) for name, v in scores.items()}
+    size = statistics.tau(counts, score, scores["macs"])
+    some = sorted({int(k) for k in ks if k < true.size})
+
+    def at(fn) -> dict[int, Estimate]:
+        return {k: estimate(fn(counts, score, true, k)) for k in some}
+
+    within = None
+    if groups is not None:
+        within = estimate(statistics.tau_within(counts, score, true, groups))
+    return Ranking(
+        overall=taus_of(taus, true.size, ceiling_over(limit, slice(None))),
+        top_half=best_taus(scores, true, 0.5, limit, seed),
+        top_tenth=best_taus(scores, true, 0.9, limit, seed),
+        spearman=estimate(statistics.rho(counts, score, true)),
+        precision=at(statistics.precision_at),
+        regret=at(statistics.regret_at),
+        partial=estimate(statistics.partial(taus["inherited"], size, taus["macs"])),
+        within=within,
+        pairs_within=0 if groups is None else statistics.comparable_pairs(true, groups),
+        drawn=drawn,
+    )
+
+
+def _check(
+    scores: dict[str, np.ndarray],
+    true: np.ndarray,
+    strata: np.ndarray | None,
+    ks: Sequence[int],
+) -> None:
     if true.size < 4:
         raise ValueError(
             f"A ranking of {true.size} networks means nothing; measure at least 4, and "
             "better 30 or more."
         )
-    top = true >= np.median(true)
-    trivial = {"params": params, "macs": macs, "depth": depth}
-    dense_ranks([score, true, *trivial.values()])  # for its checks, before long work
-    return Ranking(
-        inherited=_tau(score, true, seed),
-        top_half=_tau(score[top], true[top], seed),
-        n=len(true),
-        drawn=drawn,
-        ceiling=ceiling,
-        **{name: _tau(np.asarray(v, float), true, seed) for name, v in trivial.items()},
-    )
-
-
-def _tau(x: np.ndarray, y: np.ndarray, seed: int) -> Tau:
-    value = kendall_tau(x, y)
-    if math.isnan(value):
-        return Tau(math.nan, math.nan, math.nan)
-    if len(x) > _MATRIX_ROWS:
-        return Tau(value, *bootstrap_interval(kendall_tau, [x, y], seed=seed))
-    # A resample is a vector of counts w, and its numbers of pairs are forms w' S w over
-    # the signs of all pairs: one matrix product does for all resamples.
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(len(x), size=len(x)) for _ in range(_RESAMPLES))
-    counts = np.array([np.bincount(d, minlength=len(x)) for d in draws], np.float32)
-    signs_x = np.sign(x[:, None] - x).astype(np.float32)
-    signs_y = np.sign(y[:, None] - y).astype(np.float32)
-
-    def form(signs: np.ndarray) -> np.ndarray:
-        return ((counts @ signs).astype(float) * counts).sum(axis=1)
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scale = np.sqrt(form(np.abs(signs_x)) * form(np.abs(signs_y)))
-        return Tau(value, *percentiles(form(signs_x * signs_y) / scale, 0.95))
+    dense_ranks([true, *scores.values()])
+    if strata is not None and (strata.ndim != 2 or len(strata) != true.size):
+        raise ValueError(
+            f"Covariates are an array [n, m] of n = {true.size} networks, but shape "
+            f"{strata.shape} was given. Pass one row a network, one column a covariate."
+        )
+    if any(k < 1 for k in ks):
+        raise ValueError(
+            f"Precision and regret are of the k best, k at least 1, but ks = {ks}. "
+            "Leave the others out."
+        )

@@ -162,6 +162,7 @@ def _ranking(
         depth=[run.costs.depth(a) for a in archs],
         drawn=f"one from each of {len(archs)} strata of multiply-adds; truth: the "
         "validation loss after tuning the inherited weights",
+        ceiling=None,
     )
     pairs = [
         {

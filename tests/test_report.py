@@ -1,5 +1,6 @@
 """The report is one well-formed page, whatever a run recorded or did not."""
 
+import html
 import math
 import re
 import shutil
@@ -7,10 +8,13 @@ import subprocess
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
+from oneshot.diagnostics import ranking
 from oneshot.report import render, scales, svg
 from oneshot.report.plots import front, front_figure, ranking_figure, training_figure
+from oneshot.report.sections import trust
 from oneshot.report.text import count, count_ticks, fixed, number, seconds
 
 HOSTILE = "<script>alert('x')</script>&\"'\x00\ud800"
@@ -191,6 +195,21 @@ def test_hostile_text_stays_text():
     _check(page)
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_a_measured_ranking_is_shown_with_what_is_beside_it():
+    up = np.arange(40.0)
+    free = {
+        "params": up % 7,
+        "macs": -up % 9,
+        "depth": up % 5,
+        "strata": up[:, None] % 2,
+    }
+    found = ranking(up % 11, up, **free, drawn="all", ceiling=0.9)
+    page = trust(found.to_json())
+    for name in ("given the multiply-adds", "equal covariates only", "best tenth only"):
+        assert f"Inherited loss, {name}" in page
+    assert "Ceiling: seed against seed" in page and html.escape(found.words()) in page
 
 
 def test_failed_trials_are_counted_and_not_drawn():

@@ -145,7 +145,10 @@ def trust(ranking: Row) -> str:
                 ("macs", "Multiply-adds alone"),
                 ("params", "Parameters alone"),
                 ("depth", "Depth alone"),
+                ("partial_given_macs", "Inherited loss, given the multiply-adds"),
+                ("tau_within", "Inherited loss, equal covariates only"),
                 ("top_half", "Inherited loss, better half only"),
+                ("top_tenth", "Inherited loss, best tenth only"),
                 ("ceiling", "Ceiling: seed against seed"),
             )
             if ranking.get(key) is not None

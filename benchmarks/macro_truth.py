@@ -1,0 +1,139 @@
+"""NAS-Bench-Macro's published truth, and what ranks its networks for free.
+
+python -m benchmarks.macro_truth --data DIR    # or ONESHOT_DATA; half a minute
+
+The table is trained by Su et al., arXiv:2103.11922: three seeds of each arch. Of the
+6,561 archs 3,969 are distinct networks; what is here is of their canonical codes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from oneshot.diagnostics import Ranking, ranking
+from oneshot.spaces.nb_macro import nb_macro
+
+FILE = "nas_bench_macro.npz"  # arch [6561, 8], test_acc [6561, 3], params, flops
+STAGES = (2, 3, 3)  # layers
+NUM_CHOOSING = 1_000
+
+
+@dataclasses.dataclass(frozen=True)
+class MacroTruth:
+    """The distinct networks and their accuracies, in the order of the space's archs.
+
+    Attributes:
+      archs: Canonical archs, integers [n, 8].
+      seeds: Test accuracies in percent [3, n], of each seed.
+      params: Numbers of parameters [n].
+      macs: Numbers of multiply-adds [n].
+      choosing: Indices [1000], ascending, of networks to choose recipes by.
+      reporting: Indices [n - 1000], ascending, of all others, to report on.
+    """
+
+    archs: np.ndarray
+    seeds: np.ndarray
+    params: np.ndarray
+    macs: np.ndarray
+    choosing: np.ndarray
+    reporting: np.ndarray
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Mean test accuracies [n] over the seeds."""
+        return self.seeds.mean(axis=0)
+
+    @property
+    def stage_blocks(self) -> np.ndarray:
+        """Numbers of blocks that are not the identity [n, 3], by stage."""
+        parts = np.split(self.archs > 0, np.cumsum(STAGES)[:-1], axis=1)
+        return np.stack([part.sum(axis=1) for part in parts], axis=1)
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """Numbers of blocks that are not the identity [n]."""
+        return self.stage_blocks.sum(axis=1)
+
+    def rank(
+        self, scores: np.ndarray, where: np.ndarray, drawn: str, seed: int = 0
+    ) -> Ranking:
+        """Return how well scores [len(where)] of the networks `where` rank them."""
+        return ranking(
+            scores,
+            self.truth[where],
+            params=self.params[where],
+            macs=self.macs[where],
+            depth=self.blocks[where],
+            drawn=drawn,
+            ceiling=self.seeds[:, where],
+            strata=self.stage_blocks[where],
+            seed=seed,
+        )
+
+
+def load(named: Path | None = None) -> MacroTruth:
+    """Return the truth of the distinct networks.
+
+    Args:
+      named: The folder of the table; None is that which ONESHOT_DATA names.
+
+    Raises:
+      ValueError: If there is no such file, or it lacks a network.
+
+    Example:
+      >>> found = load()  # doctest: +SKIP
+      >>> found.archs.shape, found.seeds.shape  # doctest: +SKIP
+      ((3969, 8), (3, 3969))
+    """
+    file = (named or Path(os.environ.get("ONESHOT_DATA", ""))) / FILE
+    if not file.is_file():
+        raise ValueError(
+            f"NAS-Bench-Macro's accuracies are read from {FILE}, but {file} is no file."
+            " Name its folder by --data or in the environment variable ONESHOT_DATA."
+        )
+    archs = np.array(list(nb_macro().space.enumerate("canonical")))
+    with np.load(file) as table:
+        places = {tuple(arch): i for i, arch in enumerate(table["arch"].tolist())}
+        if missing := [a for a in map(tuple, archs.tolist()) if a not in places]:
+            raise ValueError(
+                f"{file} holds {len(places)} archs, but {len(missing)} of the space "
+                f"are not among them, such as {missing[0]}. Make it again from the "
+                "published table."
+            )
+        rows = np.array([places[tuple(arch)] for arch in archs.tolist()])
+        order = np.random.default_rng(0).permutation(len(archs))
+        return MacroTruth(
+            archs=archs,
+            seeds=table["test_acc"][rows].astype(float).T,
+            params=table["params"][rows].astype(np.int64),
+            macs=table["flops"][rows].astype(np.int64),
+            choosing=np.sort(order[:NUM_CHOOSING]),
+            reporting=np.sort(order[NUM_CHOOSING:]),
+        )
+
+
+def main() -> None:
+    """Print what ranks the networks for free."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of data files")
+    found = load(parser.parse_args().data)
+    everything = np.arange(len(found.archs))
+    parts = {
+        f"all {len(everything):,}": everything,
+        f"{len(found.choosing):,} to choose by": found.choosing,
+        f"{len(found.reporting):,} to report on": found.reporting,
+    }
+    for drawn, where in parts.items():
+        # The score has to be some ranking: that of multiply-adds.
+        words = found.rank(found.macs[where], where, drawn).words()
+        Console().print(f"Scores: multiply-adds. {words}\n", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
