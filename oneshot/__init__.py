@@ -60,9 +60,20 @@ if TYPE_CHECKING:
     from oneshot.space import Choice as Choice
     from oneshot.space import Commuting as Commuting
     from oneshot.space import SearchSpace as SearchSpace
+    from oneshot.strategies import Attentive as Attentive
+    from oneshot.strategies import CostBinned as CostBinned
+    from oneshot.strategies import DataImportance as DataImportance
     from oneshot.strategies import Fixed as Fixed
+    from oneshot.strategies import LossAware as LossAware
+    from oneshot.strategies import PathImportance as PathImportance
+    from oneshot.strategies import Phase as Phase
     from oneshot.strategies import Planned as Planned
+    from oneshot.strategies import PriorityBoard as PriorityBoard
+    from oneshot.strategies import Progressive as Progressive
+    from oneshot.strategies import Restricted as Restricted
+    from oneshot.strategies import Sandwich as Sandwich
     from oneshot.strategies import Strategy as Strategy
+    from oneshot.strategies import StrictFair as StrictFair
     from oneshot.strategies import Uniform as Uniform
     from oneshot.supernet import Supernet as Supernet
     from oneshot.supernet import Weights as Weights
@@ -100,7 +111,9 @@ _NAMES = {
     "resources": "Resources",
     "searching": "Objective Result search",
     "space": "Choice Commuting SearchSpace",
-    "strategies": "Fixed Planned Strategy Uniform",
+    "strategies": "Attentive CostBinned DataImportance Fixed LossAware PathImportance "
+    "Phase Planned PriorityBoard Progressive Restricted Sandwich Strategy StrictFair "
+    "Uniform",
     "supernet": "Supernet Weights",
     "train": "DivergedError TrainState Trainer fit",
     "trials": "Trial Trials",

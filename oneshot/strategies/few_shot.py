@@ -1,0 +1,119 @@
+"""Few-shot search: several supernets, each with one option of a choice for good.
+
+Options of a choice that share the rest of a network disturb each other. Training one
+copy of the weights for each option of one choice shares less, at the cost of as many
+trainings.
+
+Reference:
+  Zhao, Wang, Tian, Fonseca, Guo. Few-shot neural architecture search. ICML 2021.
+  https://arxiv.org/abs/2006.06863
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from oneshot.space import Arch, SearchSpace
+from oneshot.strategies.plans import Plan, Strategy
+from oneshot.strategies.uniform import Uniform
+
+
+@dataclasses.dataclass(frozen=True)
+class Restricted:
+    """The plans of another strategy with some choices held at one option.
+
+    Each planned arch gets those options in place of its own, so uniform archs stay
+    uniform over the restricted space, and strictly fair rounds stay fair. What the
+    inner strategy observes are the archs that were trained.
+
+    Args:
+      space: The space that archs are of.
+      options: The option of each choice that is held, by name.
+      inner: The strategy that is restricted; uniform over archs by default.
+
+    Raises:
+      ValueError: If `options` names no choice of the space, or not one of its options.
+
+    Example:
+      >>> from oneshot.space import Choice
+      >>> space = SearchSpace([Choice("kernel", (3, 5)), Choice("expand", (3, 6))])
+      >>> strategy = Restricted(space, {"kernel": 5})
+      >>> [strategy.plan(None, 0, step)[0].arch for step in range(4)]
+      [(1, 0), (1, 0), (1, 1), (1, 1)]
+    """
+
+    space: SearchSpace
+    options: Mapping[str, Any]
+    inner: Strategy | None = None
+
+    def __post_init__(self):
+        unknown = [n for n in self.options if n not in self._names]
+        if unknown or not self.options:
+            raise ValueError(
+                "Restricted holds one choice or more of the space by name, but got "
+                f"{unknown or 'none'}; there are: {self._names}."
+            )
+        self.space.arch(self.options)  # refuses an option that there is not
+
+    @property
+    def _names(self) -> list[str]:
+        return [c.name for c in self.space.choices]
+
+    @property
+    def _inner(self) -> Strategy:
+        return Uniform(self.space) if self.inner is None else self.inner
+
+    def held(self, arch: Arch) -> Arch:
+        """Return `arch` with the held options."""
+        wanted, out = self.space.arch(self.options), list(arch)
+        for name in self.options:
+            i = self.space.index(name)
+            out[i] = wanted[i]
+        return tuple(out)
+
+    def init(self) -> Any:
+        return self._inner.init()
+
+    def plan(self, state: Any, seed: int, step: int) -> Plan:
+        plan = self._inner.plan(state, seed, step)
+        return tuple(p._replace(arch=self.held(p.arch)) for p in plan)
+
+    def observe(self, state: Any, plan: Plan, metrics: Any) -> Any:
+        return self._inner.observe(state, plan, metrics)
+
+
+def split(
+    space: SearchSpace, choice: str, inner: Strategy | None = None
+) -> list[tuple[Any, Restricted]]:
+    """Return a strategy for each option of a choice, which holds it.
+
+    First one supernet is trained as a whole, then a copy of its weights for each
+    option. An arch is scored by the copy of its option.
+
+    Args:
+      space: The space.
+      choice: The name of the choice to split at.
+      inner: The strategy that each restricts; uniform over archs by default.
+
+    Returns:
+      (option, strategy) of each option, in the order of the choice.
+
+    Raises:
+      ValueError: If there is no such choice.
+
+    Example:
+      >>> weights = {}                                        # doctest: +SKIP
+      >>> for option, strategy in split(net.space, "0"):      # doctest: +SKIP
+      ...     few = trainer.with_strategy(strategy, cosine(0.1, steps=2000))
+      ...     state = few.init(seed=0, x=images[:64], weights=whole.weights)
+      ...     for state, rows in fit(few, state, data, steps=2000):
+      ...         pass
+      ...     weights[option] = state.weights
+    """
+    names = [c.name for c in space.choices]
+    if choice not in names:
+        raise ValueError(f"No choice is called {choice!r}; there are: {names}.")
+    options = space.choices[space.index(choice)].options
+    return [(o, Restricted(space, {choice: o}, inner)) for o in options]
