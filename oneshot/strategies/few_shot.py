@@ -41,7 +41,7 @@ class Restricted:
       >>> space = SearchSpace([Choice("kernel", (3, 5)), Choice("expand", (3, 6))])
       >>> strategy = Restricted(space, {"kernel": 5})
       >>> [strategy.plan(None, 0, step)[0].arch for step in range(4)]
-      [(1, 0), (1, 0), (1, 1), (1, 1)]
+      [(1, 1), (1, 0), (1, 1), (1, 1)]
     """
 
     space: SearchSpace

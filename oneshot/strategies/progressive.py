@@ -56,14 +56,15 @@ class Progressive:
     Before the first phase that names it a choice stands at the option of `largest`;
     what a phase allows stays allowed. The paper trains the largest network first, then
     makes kernels, depths and widths elastic with 1, 2 and 4 paths a step, which distil
-    that trained network.
+    that trained network. Before widths become elastic it sorts channels, as
+    `sort_channels` does: end one training there, and begin the next with those weights.
 
     Args:
       space: The space.
       largest: Where every choice starts, such as the larger of `ends(space, cost)`.
       phases: One or more, in order.
       role: "labels", or "student" for a trainer with an external teacher.
-      reduce: "mean" weighs each path by 1 / paths; "sum" by 1.
+      reduce: "mean" weighs each path by 1 / paths; "sum" by 1, as in the paper's code.
 
     Raises:
       ValueError: If a phase names no choice or no option of the space, takes away what
