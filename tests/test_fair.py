@@ -14,12 +14,8 @@ from oneshot.space import Choice, SearchSpace
 from oneshot.strategies import StrictFair
 from oneshot.strategies.fair import fair_archs
 
-UNEQUAL = SearchSpace(
-    [
-        Choice(name, tuple(range(n)))
-        for name, n in zip("abcde", (2, 3, 4, 1, 3), strict=True)
-    ]
-)
+SIZES = {"a": 2, "b": 3, "c": 4, "d": 1, "e": 3}
+UNEQUAL = SearchSpace([Choice(name, tuple(range(n))) for name, n in SIZES.items()])
 
 
 def counts(space, archs):

@@ -22,6 +22,7 @@ from oneshot.strategies import (
     OptionEffects,
     OptionMeans,
     Phase,
+    Planned,
     PriorityBoard,
     Progressive,
     Restricted,
@@ -75,7 +76,7 @@ def test_progressive_starts_at_the_largest_and_only_widens():
         plan = strategy.plan(None, 0, step)
         assert len(plan) == (1 if step < 4 else 2 if step < 9 else 3)
         assert sum(p.weight for p in plan) == pytest.approx(1)
-        for planned, _ in itertools.product(plan, [0]):
+        for planned in plan:
             pairs = zip(planned.arch, allowed[step], strict=True)
             assert all(index in options for index, options in pairs)
 
@@ -160,9 +161,7 @@ def test_scores_are_relative_to_their_time_and_role():
     strategy = PriorityBoard(SQUARE, size=2, rate=0.5, forget=0.1)
     state = strategy.init()
     for arch, loss in (((0, 0, 0), 4.0), ((1, 1, 1), 2.0)):
-        plan = ((arch, "labels", 1.0),)
-        plan = tuple(type(strategy.plan(state, 0, 0)[0])(*p) for p in plan)
-        state = strategy.observe(state, plan, Metrics([{"loss": loss}]))
+        state = strategy.observe(state, (Planned(arch),), Metrics([{"loss": loss}]))
     assert state["board"] == [[[1, 1, 1], -2.0], [[0, 0, 0], 0.0]]
     assert state["means"]["labels"] == [3.0, 2]
     plan = strategy.plan(state, 0, 0)
@@ -194,7 +193,7 @@ def test_attentive_picks_the_best_or_the_worst_of_its_trials(up):
 
 
 def test_attentive_learns_from_the_run_which_options_are_better():
-    strategy = Attentive(SQUARE, (0, 0, 0), (2, 2, 2), sum, width=6, trials=6)
+    strategy = Attentive(SQUARE, (0, 0, 0), (2, 2, 2), sum, width=20, trials=6)
     _, state = run(strategy, 200)
     plans = [strategy.plan(state, 0, step) for step in range(200, 300)]
     sums = [sum(p.arch) for plan in plans for p in plan[2:]]
