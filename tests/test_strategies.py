@@ -1,7 +1,10 @@
 """What every strategy keeps to: one contract, and arguments refused with a reason."""
 
+import doctest
+import importlib
 import json
 import math
+import pkgutil
 import subprocess
 import sys
 import typing
@@ -20,6 +23,7 @@ from strategy_cases import (
     run,
 )
 
+from oneshot import strategies
 from oneshot.strategies import (
     Attentive,
     CostBinned,
@@ -54,6 +58,14 @@ def test_strategies_load_no_jax():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert out.stdout.strip() == "[]", out.stderr
+
+
+@pytest.mark.parametrize(
+    "name", [m.name for m in pkgutil.iter_modules(strategies.__path__)]
+)
+def test_examples_show_what_comes(name):
+    module = importlib.import_module(f"oneshot.strategies.{name}")
+    assert doctest.testmod(module).failed == 0
 
 
 def test_a_planned_path_compares_with_the_labels_unless_told():

@@ -41,9 +41,10 @@ class Attentive:
     Args:
       space: The space to draw from.
       smallest, largest: Its ends, such as `ends` returns for the cost.
-      cost: A function of the path: an arch to its cost.
-      width: Distance of targets, above 0, in units of the cost (the paper has 25
-        million multiply-adds in a space of 200 to 2,000 million).
+      cost: A function of the path: an arch to its cost. It is called up to `tries`
+        times a target, on the host, so let it be quick.
+      width: Distance of targets, above 0, in units of the cost (25 million multiply-adds
+        in the paper).
       predict: Archs to one number each, higher is better; None for option effects.
       up: "best" or "worst" of the trials is trained.
       trials: Archs among which one is picked, at least 1 (3 in the paper).
@@ -62,7 +63,7 @@ class Attentive:
       >>> first = lambda archs: [arch[0] for arch in archs]
       >>> strategy = Attentive(space, (0, 0, 0), (2, 2, 2), sum, 1, first)
       >>> [p.arch for p in strategy.plan(strategy.init(), seed=0, step=1)]
-      [(2, 2, 2), (0, 0, 0), (1, 0, 2), (2, 0, 0)]
+      [(2, 2, 2), (0, 0, 0), (1, 0, 2), (2, 1, 2)]
     """
 
     space: SearchSpace

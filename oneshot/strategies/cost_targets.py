@@ -78,10 +78,12 @@ def draw_near(
       Near(arch=(2, 2, 2), cost=6.0, miss=0.0)
     """
     seen, hits = [], 0
-    for arch in space.sample(rng, tries):
-        value = float(cost(arch))
-        seen.append(Near(arch, value, target.miss(value)))
-        hits += seen[-1].miss == 0
-        if hits == n:
-            break
+    while hits < n and len(seen) < tries:
+        more = max(4 * n, len(seen))  # few at first: costs in the middle are soon met
+        for arch in space.sample(rng, min(more, tries - len(seen))):
+            value = float(cost(arch))
+            seen.append(Near(arch, value, target.miss(value)))
+            hits += seen[-1].miss == 0
+            if hits == n:
+                break
     return sorted(seen, key=lambda near: near.miss)[:n]

@@ -3,8 +3,8 @@
 Reference:
   Katharopoulos, Fleuret. Not all samples are created equal: deep learning with
   importance sampling. ICML 2018. https://arxiv.org/abs/1803.00942
-  Lu, Hu, Yang, Gong, Liu, Zhang. PA&DA: jointly sampling path and data for consistent
-  NAS. CVPR 2023. https://arxiv.org/abs/2302.14772
+  Lu, Hu, Yang, Sun, Mei, Tan, Song. PA&DA: jointly sampling path and data for
+  consistent NAS. CVPR 2023. https://arxiv.org/abs/2302.14772
 """
 
 from __future__ import annotations

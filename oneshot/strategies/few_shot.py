@@ -26,7 +26,9 @@ class Restricted:
 
     Each planned arch gets those options in place of its own, so uniform archs stay
     uniform over the restricted space, and strictly fair rounds stay fair. What the
-    inner strategy observes are the archs that were trained.
+    inner strategy observes are the archs that were trained. Costs it aims at and
+    weights it gives are those of the archs before: `CostBinned` misses its bins, and
+    `PathImportance` is no longer unbiased where a held choice decides what is read.
 
     Args:
       space: The space that archs are of.

@@ -1,8 +1,8 @@
 """Importance sampling of paths: those of large gradients more often, at less weight.
 
 Reference:
-  Lu, Hu, Yang, Gong, Liu, Zhang. PA&DA: jointly sampling path and data for consistent
-  NAS. CVPR 2023. https://arxiv.org/abs/2302.14772
+  Lu, Hu, Yang, Sun, Mei, Tan, Song. PA&DA: jointly sampling path and data for
+  consistent NAS. CVPR 2023. https://arxiv.org/abs/2302.14772
 """
 
 from __future__ import annotations
