@@ -43,8 +43,8 @@ class Attentive:
       smallest, largest: Its ends, such as `ends` returns for the cost.
       cost: A function of the path: an arch to its cost. It is called up to `tries`
         times a target, on the host, so let it be quick.
-      width: Distance of targets, above 0, in units of the cost (25 million multiply-adds
-        in the paper).
+      width: Distance of targets, above 0, in units of the cost (25 million
+        multiply-adds in the paper).
       predict: Archs to one number each, higher is better; None for option effects.
       up: "best" or "worst" of the trials is trained.
       trials: Archs among which one is picked, at least 1 (3 in the paper).
