@@ -103,7 +103,9 @@ def fair_singly(net: Supernet, costs: CostTables) -> Strategy:
 def sandwich(net: Supernet, costs: CostTables) -> Strategy:
     """Largest, smallest and two canonical random paths, the largest teaching."""
     ends = costs.ends("macs")
-    return Sandwich(net.space, ends.largest, ends.smallest, over="canonical")
+    return Sandwich(
+        net.space, ends.smallest, ends.largest, reduce="mean", over="canonical"
+    )
 
 
 def pairs(net: Supernet, costs: CostTables) -> Strategy:

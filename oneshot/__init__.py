@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from oneshot.space import SearchSpace as SearchSpace
     from oneshot.strategies import Attentive as Attentive
     from oneshot.strategies import CostBinned as CostBinned
+    from oneshot.strategies import DataImportance as DataImportance
     from oneshot.strategies import Fixed as Fixed
     from oneshot.strategies import LossAware as LossAware
     from oneshot.strategies import PathImportance as PathImportance
@@ -84,7 +85,6 @@ if TYPE_CHECKING:
     from oneshot.strategies import Strategy as Strategy
     from oneshot.strategies import StrictFair as StrictFair
     from oneshot.strategies import Uniform as Uniform
-    from oneshot.strategies import splits as splits
     from oneshot.supernet import Supernet as Supernet
     from oneshot.supernet import Weights as Weights
     from oneshot.teaching import PairwiseRank as PairwiseRank
@@ -125,8 +125,8 @@ _NAMES = {
     "space": "Choice Commuting SearchSpace",
     "strategies": (
         "Attentive CostBinned Fixed LossAware PathImportance Phase Planned "
-        "PriorPairs PriorityBoard Progressive Restricted Sandwich Strategy "
-        "StrictFair Uniform splits"
+        "DataImportance PriorPairs PriorityBoard Progressive Restricted Sandwich "
+        "Strategy StrictFair Uniform"
     ),
     "teaching": "PairwiseRank Teaching",
     "averaging": "Averaged averages",

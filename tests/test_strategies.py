@@ -1,351 +1,230 @@
-"""Strategies: one contract for all, and the distribution that each one states."""
+"""What every strategy keeps to: one contract, and arguments refused with a reason."""
 
-import collections
-import dataclasses
-import itertools
+import doctest
+import importlib
 import json
-from types import SimpleNamespace
+import math
+import pkgutil
+import subprocess
+import sys
+import typing
 
 import numpy as np
 import pytest
-from scipy.stats import chisquare
+from strategy_cases import (
+    DEEP,
+    LARGEST,
+    SMALLEST,
+    SQUARE,
+    STRATEGIES,
+    Metrics,
+    cost,
+    metrics_of,
+    run,
+)
 
-from oneshot import Choice, SearchSpace
+from oneshot import strategies
 from oneshot.strategies import (
     Attentive,
     CostBinned,
-    Fixed,
+    DataImportance,
     LossAware,
+    OptionMeans,
     PathImportance,
     Phase,
+    Planned,
     PriorityBoard,
-    PriorPairs,
     Progressive,
     Restricted,
+    Role,
     Sandwich,
     StrictFair,
-    Uniform,
-    splits,
+    split,
 )
-from oneshot.teaching import Teaching, check_plan
 
-EVEN = SearchSpace([Choice(f"layer{i}.op", ("skip", "a", "b")) for i in range(4)])
-UNEVEN = SearchSpace(
-    [Choice("k", (3, 5, 7)), Choice("depth", (2, 3, 4, 5)), Choice("wide", (0, 1))]
-)
-LARGEST, SMALLEST = (2, 3, 1), (0, 0, 0)
+NAMES = list(STRATEGIES)
+LEARNING = [name for name in NAMES if isinstance(STRATEGIES[name].init(), dict)]
 
 
-def cost(arch):
-    return 1.0 + sum(arch)
+def through_text(state, step):
+    del step  # at each of them
+    return json.loads(json.dumps(state))
 
 
-PHASES = (
-    Phase(10),
-    Phase(10, {"k": (5, 7)}, paths=2),
-    Phase(10, {"k": (3,), "d*": (3, 4)}, paths=3),
-)
-ENDS = {"largest": LARGEST, "smallest": SMALLEST}
-STRATEGIES = {
-    "uniform": Uniform(UNEVEN),
-    "canonical": Uniform(UNEVEN, "canonical"),
-    "fixed": Fixed((1, 2, 0)),
-    "fair": StrictFair(UNEVEN),
-    "fair, one by one": StrictFair(UNEVEN, one_by_one=True),
-    "sandwich": Sandwich(UNEVEN, **ENDS),
-    "progressive": Progressive(UNEVEN, LARGEST, PHASES),
-    "cost bins": CostBinned(UNEVEN, cost, (1.0, 3.0, 5.0, 7.0)),
-    "best-up": Attentive(UNEVEN, **ENDS, cost=cost, width=1.0),
-    "worst-up": Attentive(UNEVEN, **ENDS, cost=cost, width=1.0, pick="worst"),
-    "predicted": Attentive(
-        UNEVEN,
-        **ENDS,
-        cost=cost,
-        width=2.0,
-        predict=lambda archs: [a[0] for a in archs],
-    ),
-    "loss aware": LossAware(UNEVEN),
-    "importance": PathImportance(UNEVEN, steps=20),
-    "board": PriorityBoard(UNEVEN, size=4),
-    "pairs": PriorPairs(UNEVEN, cost),
-    "restricted": splits(UNEVEN, "depth")[2],
-}
-every = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
-
-
-def metrics(plan, step):
-    """What a trainer would hand over: losses that depend on arch and step."""
-    rng = np.random.default_rng(step)
-    losses = [2.0 - 0.1 * cost(p.arch) + 0.1 * rng.normal() for p in plan]
-    logged = [{"loss": np.float32(loss)} for loss in losses]
-    return SimpleNamespace(logged=logged, squared_norm=np.float32(rng.uniform(1, 9)))
-
-
-def run(strategy, steps, seed=3, interrupt=None):
-    state, plans = strategy.init(), []
-    for step in range(steps):
-        if step == interrupt:
-            state = json.loads(json.dumps(state))
-        plans.append(strategy.plan(state, seed, step))
-        before = json.dumps(state)
-        new = strategy.observe(state, plans[-1], metrics(plans[-1], step))
-        assert json.dumps(state) == before  # the old state is left alone
-        state = new
-    return plans
-
-
-@every
-def test_plans_follow_from_state_seed_and_step(strategy):
-    plans = run(strategy, 25)
-    assert plans == run(strategy, 25)
-    assert plans == run(strategy, 25, interrupt=13)  # saved as JSON, and reloaded
-    if not isinstance(strategy, Fixed):
-        assert run(strategy, 25, seed=4) != plans
-        assert len({plan for plan in plans}) > 5
-
-
-@every
-def test_plans_hold_archs_of_the_space_with_roles_that_fit(strategy):
-    for plan in run(strategy, 40):
-        check_plan(plan, Teaching())
-        for planned in plan:
-            assert UNEVEN.check(planned.arch) == planned.arch
-            assert np.isfinite(planned.weight) and planned.weight > 0
-
-
-def drawn(strategy, steps, state=None):
-    """Return all archs of many plans in one state."""
-    state = strategy.init() if state is None else state
-    plans = (strategy.plan(state, 0, step) for step in range(steps))
-    return [planned.arch for plan in plans for planned in plan]
-
-
-def fits(counts, probabilities):
-    expected = np.asarray(probabilities) * np.sum(counts)
-    return chisquare(counts, expected).pvalue > 1e-3
-
-
-def check_marginals(archs, space, probabilities):
-    for i, choice in enumerate(space.choices):
-        counts = np.bincount([a[i] for a in archs], minlength=len(choice.options))
-        kept = np.asarray(probabilities[i]) > 0
-        assert not counts[~kept].any()
-        assert kept.sum() == 1 or fits(counts[kept], np.asarray(probabilities[i])[kept])
-
-
-def uniform_over(space):
-    return [np.full(len(c.options), 1 / len(c.options)) for c in space.choices]
-
-
-@pytest.mark.parametrize("name", ["uniform", "pairs"])
-def test_marginals_are_uniform(name):
-    check_marginals(drawn(STRATEGIES[name], 3000), UNEVEN, uniform_over(UNEVEN))
-
-
-@pytest.mark.parametrize("one_by_one", [False, True])
-def test_every_round_is_strictly_fair(one_by_one):
-    strategy = StrictFair(EVEN, one_by_one=one_by_one)
-    archs = drawn(strategy, 300 if one_by_one else 100)
-    for i in range(0, 300, 3):
-        for own in zip(*archs[i : i + 3], strict=True):
-            assert sorted(own) == [0, 1, 2]
-    # Decks are shuffled anew and independently: pairs of options are uniform too.
-    pairs = collections.Counter((a[0], a[1]) for a in archs[::3])
-    pairs = pairs | collections.Counter()
-    assert fits([pairs[p] for p in itertools.product(range(3), repeat=2)], [1 / 9] * 9)
-
-
-def test_options_of_unequal_choices_stay_within_one_of_each_other():
-    archs = drawn(StrictFair(UNEVEN), 60)
-    for end in range(4, len(archs), 4):
-        for i, choice in enumerate(UNEVEN.choices):
-            counts = np.bincount(
-                [a[i] for a in archs[:end]], minlength=len(choice.options)
-            )
-            assert counts.max() - counts.min() <= 1
-            if end % len(choice.options) == 0:
-                assert counts.max() == counts.min()
-
-
-def test_a_round_of_means_weighs_one_and_a_round_of_sums_each():
-    assert sum(p.weight for p in StrictFair(EVEN).plan(None, 0, 0)) == pytest.approx(1)
-    assert {p.weight for p in StrictFair(EVEN, "sum").plan(None, 0, 0)} == {1.0}
-
-
-def test_a_sandwich_holds_both_ends_and_the_largest_teaches():
-    strategy = Sandwich(UNEVEN, **ENDS, random=3)
-    for step in range(50):
-        first, second, *rest = strategy.plan(None, 1, step)
-        assert (first.arch, first.role) == (LARGEST, "teacher")
-        assert second.arch == SMALLEST and len(rest) == 3
-        assert {p.role for p in (second, *rest)} == {"student"}
-    archs = [p.arch for s in range(1500) for p in strategy.plan(None, 0, s)[2:]]
-    check_marginals(archs, UNEVEN, uniform_over(UNEVEN))
-    plain = dataclasses.replace(strategy, distil=False)
-    assert {p.role for p in plain.plan(None, 0, 0)} == {"labels"}
-
-
-def test_progressive_shrinking_only_widens():
-    strategy = Progressive(UNEVEN, LARGEST, PHASES)
-    assert strategy.allowed(0) == [(2,), (3,), (1,)]
-    assert {a for a in drawn(strategy, 10)} == {LARGEST}
-    for step in range(60):
-        before, after = strategy.allowed(step), strategy.allowed(step + 1)
-        assert all(set(b) <= set(a) for b, a in zip(before, after, strict=True))
-    assert strategy.allowed(59) == [(0, 1, 2), (1, 2, 3), (1,)]
-    assert [len(strategy.plan(None, 0, s)) for s in (0, 10, 20, 500)] == [1, 2, 3, 3]
-    archs = [p.arch for s in range(20, 1500) for p in strategy.plan(None, 0, s)]
-    thirds, rest = np.full(3, 1 / 3), np.array([0, 1 / 3, 1 / 3, 1 / 3])
-    check_marginals(archs, UNEVEN, [thirds, rest, np.array([0.0, 1.0])])
-
-
-def test_bins_of_cost_are_drawn_equally_often():
-    strategy = CostBinned(UNEVEN, cost, (1.0, 3.0, 5.0, 7.0), tries=400)
-    found = np.digitize([cost(a) for a in drawn(strategy, 1500)], (3.0, 5.0))
-    assert fits(np.bincount(found), [1 / 3] * 3)
-    uniform = np.digitize([cost(a) for a in drawn(Uniform(UNEVEN), 1500)], (3.0, 5.0))
-    assert not fits(np.bincount(uniform), [1 / 3] * 3)
-
-
-def test_attentive_sampling_keeps_costs_and_picks_by_quality():
-    best, worst = (
-        dataclasses.replace(STRATEGIES["predicted"], pick=pick)
-        for pick in ("best", "worst")
+def test_strategies_load_no_jax():
+    code = (
+        "import sys, oneshot.strategies; "
+        "print([m for m in ('jax', 'flax', 'optax') if m in sys.modules])"
     )
-    rows = [
-        [p.arch for s in range(1000) for p in strategy.plan(None, 0, s)[2:]]
-        for strategy in (best, worst)
-    ]
-    quality = [np.mean([a[0] for a in archs]) for archs in rows]
-    assert quality[0] > 1.3 and quality[1] < 0.7  # uniform archs have a mean of 1
-    everyone = [cost(a) for a in itertools.product(*map(range, (3, 4, 2)))]
-    wanted = np.bincount(np.round(np.array(everyone) / 2).astype(int)) / len(everyone)
-    for archs in rows:
-        bins = np.round([cost(a) / 2 for a in archs]).astype(int)
-        counts = np.bincount(bins, minlength=len(wanted))
-        assert fits(counts[wanted > 0], wanted[wanted > 0])
-
-
-def test_effects_are_learnt_from_the_losses():
-    strategy = STRATEGIES["loss aware"]
-    state = strategy.init()
-    for step in range(600):
-        plan = strategy.plan(state, 0, step)
-        state = strategy.observe(state, plan, metrics(plan, step))
-    for own in state["effects"]:  # an option costs 0.1 less than the one before
-        np.testing.assert_allclose(np.diff(own), -0.1, atol=0.05)
-
-
-def test_lower_losses_are_drawn_as_often_as_stated():
-    strategy = LossAware(UNEVEN, temperature=0.1, explore=0.4)
-    effects = [[0.1, 0.0, -0.1], [0.0, 0.0, 0.0, -0.2], [0.05, -0.05]]
-    state = {"level": 1.0, "effects": effects}
-    found = strategy.probabilities(state)
-    assert all(p.min() >= 0.4 / len(p) - 1e-12 for p in found)
-    assert found[0][2] > found[0][1] > found[0][0]
-    check_marginals(drawn(strategy, 3000, state), UNEVEN, found)
-
-
-NORMS = {"level": 2.0, "norms": [[1.0, 2.0, 4.0], [3.0, None, 1.0, 0.5], [2.0, 2.0]]}
-
-
-def test_importance_is_drawn_as_often_as_stated():
-    strategy = PathImportance(UNEVEN, steps=1, most=0.8)
-    found = strategy.probabilities(NORMS, 5)
-    check_marginals(drawn(strategy, 3000, NORMS), UNEVEN, found)
-    uniform = strategy.probabilities(NORMS, 0)
-    assert all(np.allclose(p, 1 / len(p)) for p in uniform)
-
-
-def test_importance_weights_leave_no_bias():
-    strategy, step = PathImportance(UNEVEN, steps=10), 7
-    found = strategy.probabilities(NORMS, step)
-    gradient = np.random.default_rng(0).normal(size=(3, 4, 2))
-    weights = {}  # of each arch, as plans give them
-    for seed in range(600):
-        (planned,) = strategy.plan(NORMS, seed, step)
-        weights[planned.arch] = planned.weight
-    assert len(weights) == gradient.size
-    total = sum(
-        np.prod([p[o] for p, o in zip(found, arch, strict=True)])
-        * weights[arch]
-        * gradient[arch]
-        for arch in weights
-    )
-    assert total == pytest.approx(gradient.mean(), abs=1e-12)
-
-
-def test_norms_are_those_of_the_unweighted_gradient():
-    strategy = PathImportance(UNEVEN, steps=10)
-    (planned,) = plan = strategy.plan(NORMS, 0, 7)
-    got = SimpleNamespace(logged=[], squared_norm=np.float32(planned.weight**2 * 25))
-    new = strategy.observe({**strategy.init(), "level": None}, plan, got)
-    assert new["level"] == pytest.approx(5.0)
-    with pytest.raises(ValueError, match="`clip_norm`"):
-        strategy.observe(NORMS, plan, SimpleNamespace(logged=[], squared_norm=None))
-
-
-def test_the_board_keeps_the_best_and_the_most_alike_teaches():
-    strategy = PriorityBoard(UNEVEN, size=3, cost=cost, most=6.0)
-    state = strategy.init()
-    for step in range(300):
-        plan = strategy.plan(state, 0, step)
-        if len(plan) == 2:
-            teacher, student = plan
-            assert (teacher.role, student.role) == ("teacher", "student")
-            alike = [
-                sum(x == y for x, y in zip(a, student.arch, strict=True))
-                for a, _ in state
-            ]
-            assert alike[[tuple(a) for a, _ in state].index(teacher.arch)] == max(alike)
-        state = strategy.observe(state, plan, metrics(plan, step))
-    assert [loss for _, loss in state] == sorted(loss for _, loss in state)
-    assert all(4.0 <= cost(arch) <= 6.0 for arch, _ in state)
-
-
-def test_of_a_pair_the_prior_names_the_better():
-    plans = [STRATEGIES["pairs"].plan(None, 0, step) for step in range(300)]
-    for plan in plans:
-        a, b = (cost(p.arch) for p in plan)
-        roles = [p.role for p in plan]
-        assert roles == (["better", "worse"] if a > b else ["labels"] * 2) and a >= b
-    assert {p[0].role for p in plans} == {"better", "labels"}
-
-
-def test_splits_are_the_space_cut_by_one_choice():
-    parts = splits(UNEVEN, "depth")
-    assert len(parts) == 4
-    for option, part in enumerate(parts):
-        wanted = uniform_over(UNEVEN)
-        wanted[1] = np.eye(4)[option]
-        check_marginals(drawn(part, 1500), UNEVEN, wanted)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.stdout.strip() == "[]", out.stderr
 
 
 @pytest.mark.parametrize(
-    "make, words",
-    [
-        (lambda: StrictFair(EVEN, "median"), "'mean'"),
-        (lambda: StrictFair(SearchSpace([])), "has none"),
-        (lambda: Sandwich(UNEVEN, (9, 9, 9), SMALLEST), "option"),
-        (lambda: Sandwich(UNEVEN, **ENDS, random=-1), "random=-1"),
-        (lambda: Progressive(UNEVEN, LARGEST, ()), "got none"),
-        (lambda: Progressive(UNEVEN, LARGEST, (Phase(0),)), "steps=0"),
-        (lambda: Progressive(UNEVEN, LARGEST, (Phase(1, {"z*": (1,)}),)), "'z\\*'"),
-        (lambda: Progressive(UNEVEN, LARGEST, (Phase(1, {"k": (9,)}),)), r"\[9\]"),
-        (lambda: Progressive(UNEVEN, LARGEST, PHASES, "teacher"), "role='teacher'"),
-        (lambda: CostBinned(UNEVEN, cost, (1.0,)), "at least two edges"),
-        (lambda: CostBinned(UNEVEN, cost, (1.0, 2.0), tries=0), "got 0"),
-        (lambda: Attentive(UNEVEN, **ENDS, cost=cost, width=0), "width=0"),
-        (lambda: Attentive(UNEVEN, **ENDS, cost=cost, width=1, pick="x"), "got 'x'"),
-        (lambda: LossAware(UNEVEN, temperature=0), "temperature=0"),
-        (lambda: LossAware(UNEVEN, rate=2), "got 2"),
-        (lambda: PathImportance(UNEVEN, steps=0), "steps=0"),
-        (lambda: PriorityBoard(UNEVEN, size=0), "size=0"),
-        (lambda: Restricted(UNEVEN, Uniform(UNEVEN), {"k": 3}), "number 3"),
-    ],
+    "name", [m.name for m in pkgutil.iter_modules(strategies.__path__)]
 )
-def test_what_makes_no_sense_is_refused_in_words(make, words):
-    with pytest.raises(ValueError, match=words):
+def test_examples_show_what_comes(name):
+    module = importlib.import_module(f"oneshot.strategies.{name}")
+    assert doctest.testmod(module).failed == 0
+
+
+def test_a_planned_path_compares_with_the_labels_unless_told():
+    assert Planned((0, 1)) == ((0, 1), "labels", 1.0)
+    assert Planned._fields == ("arch", "role", "weight")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_is_a_function_of_state_seed_and_step(name):
+    strategy = STRATEGIES[name]
+    _, state = run(strategy, 12)
+    plans = [strategy.plan(state, 3, step) for step in range(12, 40)]
+    assert plans == [strategy.plan(state, 3, step) for step in range(12, 40)]
+    varied = name != "fixed"
+    assert (len(set(plans)) > 1) == varied
+    assert (plans != [strategy.plan(state, 4, s) for s in range(12, 40)]) == varied
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plans_hold_archs_of_the_space_known_roles_and_finite_weights(name):
+    plans, _ = run(STRATEGIES[name], 40)
+    for plan in plans:
+        assert plan and isinstance(plan, tuple)
+        for arch, role, weight in plan:
+            assert DEEP.check(arch) == arch and all(type(v) is int for v in arch)
+            assert role in typing.get_args(Role)
+            assert type(weight) is float and math.isfinite(weight) and weight > 0
+        roles = [p.role for p in plan]
+        # Its outputs are there before those that it teaches.
+        assert "teacher" not in roles[1:]
+        assert roles[0] != "teacher" or "student" in roles
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_through_json_is_the_uninterrupted_one(name):
+    strategy = STRATEGIES[name]
+    plans, state = run(strategy, 40)
+    again, restored = run(strategy, 40, between=through_text)
+    assert again == plans
+    assert json.dumps(restored) == json.dumps(state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_observing_changes_no_state_that_was_handed_out(name):
+    strategy = STRATEGIES[name]
+    state = strategy.init()
+    for step in range(25):
+        before = json.dumps(state)
+        plan = strategy.plan(state, 0, step)
+        following = strategy.observe(state, plan, metrics_of(plan, step))
+        assert json.dumps(state) == before
+        state = following
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_what_is_learnt_shows_in_the_state(name):
+    strategy = STRATEGIES[name]
+    assert run(strategy, 20)[1] != strategy.init()
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_path_that_diverged_is_passed_over(name):
+    strategy = STRATEGIES[name]
+    _, state = run(strategy, 10)
+    plan = strategy.plan(state, 0, 10)
+    broken = Metrics([{"loss": np.float32("nan")} for _ in plan], np.float32("inf"))
+    assert strategy.observe(state, plan, broken) == state
+
+
+REFUSED = {
+    "fair reduce": (lambda: StrictFair(DEEP, "max"), "'mean' or 'sum'.*'max'"),
+    "sandwich random": (
+        lambda: Sandwich(DEEP, SMALLEST, LARGEST, random=-1),
+        "0 or more, but got -1",
+    ),
+    "sandwich arch": (lambda: Sandwich(DEEP, (9,), LARGEST), "6 option indices"),
+    "sandwich reduce": (
+        lambda: Sandwich(DEEP, SMALLEST, LARGEST, reduce="all"),
+        "'mean' or 'sum'",
+    ),
+    "phase": (lambda: Phase(0, {}), "one step or more.*steps=0"),
+    "phase paths": (lambda: Phase(1, {}, paths=0), "paths=0"),
+    "no phases": (lambda: Progressive(DEEP, LARGEST, []), "one phase or more"),
+    "progressive role": (
+        lambda: Progressive(DEEP, LARGEST, [Phase(1, {})], role="teacher"),
+        "'labels' or 'student'.*'teacher'",
+    ),
+    "unknown choice": (
+        lambda: Progressive(DEEP, LARGEST, [Phase(1, {"q*": None})]),
+        "Phase 0.*'q\\*'.*no choice.*'depth'",
+    ),
+    "unknown option": (
+        lambda: Progressive(DEEP, LARGEST, [Phase(1, {"depth": (3, 9)})]),
+        r"\[9\] for choice 'depth'.*\[1, 2, 3\]",
+    ),
+    "a word for options": (
+        lambda: Progressive(DEEP, LARGEST, [Phase(1, {"op": "conv"})]),
+        r"come as a list: \['conv'\]",
+    ),
+    "without the largest": (
+        lambda: Progressive(DEEP, LARGEST, [Phase(1, {"depth": (1,)})]),
+        r"takes \[3\] away from choice 'depth'.*only widens",
+    ),
+    "narrower": (
+        lambda: Progressive(
+            DEEP, LARGEST, [Phase(1, {"depth": (2, 3)}), Phase(1, {"depth": (3,)})]
+        ),
+        r"Phase 1 takes \[2\] away",
+    ),
+    "edges": (lambda: CostBinned(DEEP, cost, (1, 1)), r"ascending.*\[1.0, 1.0\]"),
+    "one edge": (lambda: CostBinned(DEEP, cost, (1,)), "two or more"),
+    "tries": (lambda: CostBinned(DEEP, cost, (1, 2), tries=0), "at least 1.*0"),
+    "width": (
+        lambda: Attentive(DEEP, SMALLEST, LARGEST, cost, 0),
+        "above 0, but got 0",
+    ),
+    "up": (
+        lambda: Attentive(DEEP, SMALLEST, LARGEST, cost, 1, up="first"),
+        "'best' or 'worst'.*'first'",
+    ),
+    "trials": (
+        lambda: Attentive(DEEP, SMALLEST, LARGEST, cost, 1, trials=0),
+        "trials=0",
+    ),
+    "rate": (lambda: OptionMeans(DEEP, 0.0), "above 0 and at most 1"),
+    "attentive rate": (
+        lambda: Attentive(DEEP, SMALLEST, LARGEST, cost, 1, rate=2.0),
+        "at most 1, but got 2.0",
+    ),
+    "temperature": (lambda: LossAware(DEEP, temperature=0), "temperature=0"),
+    "explore": (lambda: LossAware(DEEP, explore=1.5), "explore=1.5"),
+    "tau": (lambda: PathImportance(DEEP, 10, tau=2), "in 0 to 1.*tau=2"),
+    "data tau": (lambda: DataImportance(5, 10, tau=-1), "tau=-1"),
+    "examples": (lambda: DataImportance(0, 10), "examples=0"),
+    "size": (lambda: PriorityBoard(DEEP, size=0), "size=0"),
+    "match": (lambda: PriorityBoard(DEEP, match="any"), "'nearest' or 'best'"),
+    "half a bound": (lambda: PriorityBoard(DEEP, cost=cost), "only a cost"),
+    "held choice": (lambda: Restricted(DEEP, {"q": 1}), r"\['q'\]; there are"),
+    "held option": (lambda: Restricted(DEEP, {"depth": 9}), "'depth' has options"),
+    "nothing held": (lambda: Restricted(DEEP, {}), "none"),
+    "split": (lambda: split(DEEP, "q"), "No choice is called 'q'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_arguments_are_refused_with_a_reason(case):
+    make, reason = REFUSED[case]
+    with pytest.raises(ValueError, match=reason):
         make()
-    with pytest.raises(KeyError, match="No choice is called"):
-        splits(UNEVEN, "no such")
+
+
+def test_a_trainer_that_measures_no_norms_is_refused():
+    strategy = PathImportance(SQUARE, steps=10)
+    plan = strategy.plan(strategy.init(), 0, 0)
+    with pytest.raises(ValueError, match="measured none.*`clip_norm`"):
+        strategy.observe(strategy.init(), plan, Metrics([{"loss": 1.0}]))
+
+
+def test_a_prediction_of_another_length_is_refused():
+    strategy = Attentive(DEEP, SMALLEST, LARGEST, cost, 4, lambda archs: [1.0])
+    with pytest.raises(ValueError, match="3 archs it returned 1"):
+        strategy.plan(None, 0, 0)

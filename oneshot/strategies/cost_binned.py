@@ -1,80 +1,94 @@
-"""Sampling that is even over costs, where uniform archs crowd in the middle."""
+"""Uniform over costs, where uniform archs are all of middling cost."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from oneshot.randomness import ARCHS
-from oneshot.space import Arch, SearchSpace
+from oneshot.space import SearchSpace
+from oneshot.strategies.cost_targets import CostFn, Near, Target, draw_near
 from oneshot.strategies.plans import Plan, Planned
-
-Cost = Callable[[Arch], float]
 
 
 @dataclasses.dataclass(frozen=True)
 class CostBinned:
-    """One path a step: a bin of costs drawn uniformly, then an arch within it.
+    """One path a step: a bin of cost, each equally likely, then an arch in it.
 
-    Uniform archs have costs near the mean: the ends of a space are hardly ever trained
-    (ShiftNAS, Zhang et al. 2023, arXiv:2307.08300, names this). Within its bin an arch
-    is uniform. Of `tries` archs the first in the bin is taken, and where none is, the
-    one that comes nearest: raise `tries` where the outer bins hold few archs.
-
-    A ranking by a supernet trained so depends on cost: report it as guided.
+    The arch is the first of up to `tries` uniform ones whose cost falls into the bin,
+    so uniform over the archs of the bin. If none does it is the nearest of them:
+    `draw` says how far off. Bins that uniform archs hardly reach take all tries, each
+    a call of `cost` on the host, and mostly give neighbours of the bin; take wider ones
+    at the ends.
 
     Args:
       space: The space to draw from.
-      cost: Arch to its cost, such as `tables.value("macs", arch)` of `CostTables`.
-      edges: Borders of the bins, ascending, at least two.
-      tries: Archs that are drawn for each step, at least 1.
+      cost: A function of the path: an arch to its cost, such as
+        `functools.partial(CostTables(net, x).value, "macs")`.
+      edges: Edges of the bins, ascending, two or more: bin i holds the costs from edge
+        i up to, without, edge i + 1; the last one holds its upper edge, too. `even`
+        makes such edges.
+      tries: Uniform archs looked at, at most; at least 1.
 
     Raises:
-      ValueError: If the edges do not ascend, or `tries` is below 1.
+      ValueError: If there are no bins, edges do not ascend, or `tries` is below 1.
 
     Example:
-      >>> edges = tuple(np.linspace(ends.least, ends.greatest, 9))
-      >>> CostBinned(net.space, cost, edges)
+      >>> from oneshot.space import Choice
+      >>> space = SearchSpace([Choice(name, (0, 1, 2)) for name in "abc"])
+      >>> strategy = CostBinned(space, sum, even(0, 6, bins=3))
+      >>> [sum(strategy.plan(None, 0, step)[0].arch) for step in range(6)]
+      [4, 4, 1, 5, 0, 6]
     """
 
     space: SearchSpace
-    cost: Cost
-    edges: tuple[float, ...]
-    tries: int = 64
+    cost: CostFn
+    edges: Sequence[float]
+    tries: int = 200
 
     def __post_init__(self):
-        if len(self.edges) < 2 or (np.diff(self.edges) <= 0).any():
+        object.__setattr__(self, "edges", tuple(map(float, self.edges)))
+        ascend = all(a < b for a, b in itertools.pairwise(self.edges))
+        if len(self.edges) < 2 or not ascend or not np.isfinite(self.edges).all():
             raise ValueError(
-                "Bins need at least two edges in ascending order, but got "
-                f"{self.edges}."
+                "CostBinned needs two or more finite `edges` of bins in ascending "
+                f"order, but got {list(self.edges)}."
             )
         if self.tries < 1:
             raise ValueError(f"`tries` is at least 1, but got {self.tries}.")
+
+    def draw(self, seed: int, step: int) -> tuple[int, Near]:
+        """Return the bin of a step, and its arch with how far it misses the bin."""
+        rng = np.random.default_rng([seed, ARCHS, step])
+        i = int(rng.integers(len(self.edges) - 1))
+        low, high = self.edges[i : i + 2]
+        if i == len(self.edges) - 2:
+            high = float(np.nextafter(high, np.inf))  # the last edge is inside
+        target = Target(low, high)
+        [near] = draw_near(rng, self.space, self.cost, target, tries=self.tries)
+        return i, near
 
     def init(self) -> None:
         return None
 
     def plan(self, state: Any, seed: int, step: int) -> Plan:
         del state  # nothing to remember
-        rng = np.random.default_rng([seed, ARCHS, step])
-        place = int(rng.integers(len(self.edges) - 1))
-        low, high = self.edges[place], self.edges[place + 1]
-        last = place == len(self.edges) - 2  # whose upper border belongs to it
-        best, nearest = None, np.inf
-        for _ in range(self.tries):
-            (arch,) = self.space.sample(rng, 1)
-            cost = self.cost(arch)
-            if low <= cost < high or (last and cost == high):
-                return (Planned(arch),)
-            away = low - cost if cost < low else cost - high
-            if away < nearest:
-                best, nearest = arch, away
-        assert best is not None
-        return (Planned(best),)
+        return (Planned(self.draw(seed, step)[1].arch),)
 
     def observe(self, state: Any, plan: Plan, metrics: Any) -> Any:
-        del plan, metrics  # cost does not change
+        del plan, metrics  # uniform over costs, whatever happens
         return state
+
+
+def even(low: float, high: float, bins: int) -> tuple[float, ...]:
+    """Return the edges of equally wide bins between two costs.
+
+    Example:
+      >>> even(0, 6, bins=3)
+      (0.0, 2.0, 4.0, 6.0)
+    """
+    return tuple(map(float, np.linspace(low, high, bins + 1)))

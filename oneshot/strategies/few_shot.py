@@ -1,4 +1,13 @@
-"""Few-shot supernets: weights copied for each option of a choice, and trained apart."""
+"""Few-shot search: several supernets, each with one option of a choice for good.
+
+Options of a choice that share the rest of a network disturb each other. Training one
+copy of the weights for each option of one choice shares less, at the cost of as many
+trainings.
+
+Reference:
+  Zhao, Wang, Tian, Fonseca, Guo. Few-shot neural architecture search. ICML 2021.
+  https://arxiv.org/abs/2006.06863
+"""
 
 from __future__ import annotations
 
@@ -6,83 +15,107 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from oneshot.space import SearchSpace
+from oneshot.space import Arch, SearchSpace
 from oneshot.strategies.plans import Plan, Strategy
 from oneshot.strategies.uniform import Uniform
 
 
 @dataclasses.dataclass(frozen=True)
 class Restricted:
-    """A strategy with some choices held fixed.
+    """The plans of another strategy with some choices held at one option.
+
+    Each planned arch gets those options in place of its own, so uniform archs stay
+    uniform over the restricted space, and strictly fair rounds stay fair. What the
+    inner strategy observes are the archs that were trained. Costs it aims at and
+    weights it gives are those of the archs before: `CostBinned` misses its bins, and
+    `PathImportance` is no longer unbiased where a held choice decides what is read.
 
     Args:
-      space: The space.
-      inner: Draws plans; each of their archs then gets the fixed options. Where choices
-        are drawn independently and uniformly, what remains is uniform.
-      fixed: Option index by the choice's name.
+      space: The space that archs are of.
+      options: The option of each choice that is held, by name.
+      inner: The strategy that is restricted; uniform over archs by default.
 
     Raises:
-      KeyError: If a choice does not exist.
-      ValueError: If it has no such option.
+      ValueError: If `options` names no choice of the space, or not one of its options.
 
     Example:
-      >>> Restricted(net.space, Uniform(net.space), {"stage1.0.op": 2})
+      >>> from oneshot.space import Choice
+      >>> space = SearchSpace([Choice("kernel", (3, 5)), Choice("expand", (3, 6))])
+      >>> strategy = Restricted(space, {"kernel": 5})
+      >>> [strategy.plan(None, 0, step)[0].arch for step in range(4)]
+      [(1, 1), (1, 0), (1, 1), (1, 1)]
     """
 
     space: SearchSpace
-    inner: Strategy
-    fixed: Mapping[str, int]
+    options: Mapping[str, Any]
+    inner: Strategy | None = None
 
     def __post_init__(self):
-        for name, option in self.fixed.items():
-            options = self.space.choices[self.space.index(name)].options
-            if not 0 <= option < len(options):
-                raise ValueError(
-                    f"Choice {name!r} has the options {list(options)}, numbered from "
-                    f"0, but was fixed at number {option}."
-                )
+        unknown = [n for n in self.options if n not in self._names]
+        if unknown or not self.options:
+            raise ValueError(
+                "Restricted holds one choice or more of the space by name, but got "
+                f"{unknown or 'none'}; there are: {self._names}."
+            )
+        self.space.arch(self.options)  # refuses an option that there is not
+
+    @property
+    def _names(self) -> list[str]:
+        return [c.name for c in self.space.choices]
+
+    @property
+    def _inner(self) -> Strategy:
+        return Uniform(self.space) if self.inner is None else self.inner
+
+    def held(self, arch: Arch) -> Arch:
+        """Return `arch` with the held options."""
+        wanted, out = self.space.arch(self.options), list(arch)
+        for name in self.options:
+            i = self.space.index(name)
+            out[i] = wanted[i]
+        return tuple(out)
 
     def init(self) -> Any:
-        return self.inner.init()
+        return self._inner.init()
 
     def plan(self, state: Any, seed: int, step: int) -> Plan:
-        places = {self.space.index(name): o for name, o in self.fixed.items()}
-        return tuple(
-            p._replace(arch=tuple(places.get(i, o) for i, o in enumerate(p.arch)))
-            for p in self.inner.plan(state, seed, step)
-        )
+        plan = self._inner.plan(state, seed, step)
+        return tuple(p._replace(arch=self.held(p.arch)) for p in plan)
 
     def observe(self, state: Any, plan: Plan, metrics: Any) -> Any:
-        return self.inner.observe(state, plan, metrics)
+        return self._inner.observe(state, plan, metrics)
 
 
-def splits(
+def split(
     space: SearchSpace, choice: str, inner: Strategy | None = None
-) -> list[Restricted]:
-    """Return one strategy for each option of a choice (Zhao et al. 2021, Few-shot NAS,
-    arXiv:2006.06863).
+) -> list[tuple[Any, Restricted]]:
+    """Return a strategy for each option of a choice, which holds it.
 
-    Train the whole supernet first, then a copy of its weights with each of them: less
-    is shared, so inherited weights rank better, for more training. Score an arch with
-    the weights of its own option.
+    First one supernet is trained as a whole, then a copy of its weights for each
+    option. An arch is scored by the copy of its option.
 
     Args:
       space: The space.
-      choice: Name of the choice to split by.
-      inner: Draws the other choices; uniform over archs by default.
+      choice: The name of the choice to split at.
+      inner: The strategy that each restricts; uniform over archs by default.
+
+    Returns:
+      (option, strategy) of each option, in the order of the choice.
 
     Raises:
-      KeyError: If the choice does not exist.
+      ValueError: If there is no such choice.
 
     Example:
-      >>> state = ...  # of the whole supernet
-      >>> parts = []
-      >>> for strategy in splits(net.space, "stage1.0.op"):
-      ...     part = trainer.with_strategy(strategy, schedule)
-      ...     start = part.init(seed, images, weights=state.weights)  # a copy
-      ...     parts.append(train(part, start).weights)
-      >>> weights_of = lambda arch: parts[arch[net.space.index("stage1.0.op")]]
+      >>> weights = {}                                        # doctest: +SKIP
+      >>> for option, strategy in split(net.space, "0"):      # doctest: +SKIP
+      ...     few = trainer.with_strategy(strategy, cosine(0.1, steps=2000))
+      ...     state = few.init(seed=0, x=images[:64], weights=whole.weights)
+      ...     for state, rows in fit(few, state, data, steps=2000):
+      ...         pass
+      ...     weights[option] = state.weights
     """
+    names = [c.name for c in space.choices]
+    if choice not in names:
+        raise ValueError(f"No choice is called {choice!r}; there are: {names}.")
     options = space.choices[space.index(choice)].options
-    draws = Uniform(space) if inner is None else inner
-    return [Restricted(space, draws, {choice: i}) for i in range(len(options))]
+    return [(o, Restricted(space, {choice: o}, inner)) for o in options]

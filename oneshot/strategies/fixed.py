@@ -1,4 +1,4 @@
-"""One path, always the same."""
+"""One subnet alone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ class Fixed:
     Args:
       arch: The subnet. It is the strategy's state, so
         `state._replace(strategy=list(arch))` turns a trainer to another one.
+
+    Example:
+      >>> strategy = Fixed((1, 0))
+      >>> strategy.plan(strategy.init(), seed=0, step=7)
+      (Planned(arch=(1, 0), role='labels', weight=1.0),)
     """
 
     arch: Arch

@@ -1,77 +1,113 @@
-"""Sampling that follows what training has shown of each option."""
+"""Loss-aware sampling: options that did well so far are trained more often."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 
 from oneshot.randomness import ARCHS
-from oneshot.space import SearchSpace
-from oneshot.strategies.option_effects import OptionEffects, losses_of
-from oneshot.strategies.plans import Plan, Planned
+from oneshot.space import Arch, SearchSpace
+from oneshot.strategies.option_draws import draw_options
+from oneshot.strategies.option_effects import OptionEffects
+from oneshot.strategies.plans import Plan, Planned, Reduce, path_weight
 
 
 @dataclasses.dataclass(frozen=True)
 class LossAware:
-    """One path a step; options of lower loss are drawn more often.
+    """Paths whose options are likelier the lower the losses seen with them.
 
-    An option's probability is a softmax of minus its effect on the loss, mixed with the
-    uniform one: every option keeps at least `explore` / options. (In the spirit of
-    greedy path filtering, You et al. 2020, GreedyNAS, arXiv:2003.11236, by options
-    instead of paths.) Reading the losses waits for the device at each step. What is
-    drawn often is trained better, so the ranking is biased to it: report it as guided.
+    With chance `explore` an arch is uniform; else every choice draws its option on its
+    own, in proportion to exp(-effect / temperature), with the effect of the option on
+    the loss, see `OptionEffects`. So at any state each arch keeps a probability of at
+    least `floor`, explore / size of the space. Before losses are seen all is uniform.
+
+    It trains what will be searched for, and by that it favours it: the ranking of
+    archs that were seldom drawn gets worse. `observe` waits for the device.
 
     Args:
       space: The space to draw from.
-      temperature: Of the softmax, in nats of loss, above 0.
-      explore: Share of the uniform distribution, above 0 to 1.
-      rate: Share of a new loss in the moving means, above 0 to 1.
+      temperature: Above 0, in units of the loss: an option whose effect is this much
+        lower is e times as likely.
+      explore: Share of uniform archs, in 0 to 1.
+      rate: Of the moving means of option effects, in (0, 1].
+      paths: Paths a step, at least 1.
+      reduce: "mean" weighs each path by 1 / paths; "sum" by 1.
 
     Raises:
-      ValueError: If a number is outside its range.
+      ValueError: If an argument is out of range.
 
     Example:
-      >>> strategy = LossAware(net.space, temperature=0.1)
-      >>> strategy.probabilities(state.strategy)
+      >>> from oneshot.space import Choice
+      >>> space = SearchSpace([Choice("kernel", (3, 5))])
+      >>> strategy = LossAware(space, temperature=1.0, explore=0.5)
+      >>> seen = OptionEffects(space).update(strategy.init(), [(0,), (1,)], [1.0, 2.0])
+      >>> strategy.probabilities(seen)[0].round(2), strategy.floor
+      (array([0.62, 0.38]), 0.25)
     """
 
     space: SearchSpace
     temperature: float = 0.1
-    explore: float = 0.5
-    rate: float = 0.05
+    explore: float = 0.2
+    rate: float = 0.02
+    paths: int = 1
+    reduce: Reduce = "mean"
 
     def __post_init__(self):
-        if self.temperature <= 0 or not 0 < self.explore <= 1:
+        path_weight(self.reduce, 1)
+        _ = self.effects  # refuses a rate out of range
+        if not self.temperature > 0 or not 0 <= self.explore <= 1 or self.paths < 1:
             raise ValueError(
-                "A temperature is above 0, and the uniform share above 0 and at most "
-                f"1, but got temperature={self.temperature}, explore={self.explore}."
+                "LossAware needs a `temperature` above 0, `explore` in 0 to 1 and one "
+                f"path or more, but got temperature={self.temperature}, explore="
+                f"{self.explore} and paths={self.paths}."
             )
-        self.init()  # checks the rate
 
-    @property
-    def _effects(self) -> OptionEffects:
+    @functools.cached_property
+    def effects(self) -> OptionEffects:
+        """The estimator whose state is the strategy's."""
         return OptionEffects(self.space, self.rate)
 
-    def init(self) -> dict[str, Any]:
-        return self._effects.init()
+    @property
+    def floor(self) -> float:
+        """The least probability of an arch, at any state."""
+        return self.explore / self.space.size
 
-    def probabilities(self, state: dict[str, Any]) -> list[np.ndarray]:
-        """Return the probability of each option, for each choice."""
-        found = []
-        for effects in state["effects"]:
-            score = -np.asarray(effects) / self.temperature
-            soft = np.exp(score - score.max())
-            uniform = self.explore / len(soft)
-            found.append(uniform + (1 - self.explore) * soft / soft.sum())
-        return found
+    def probabilities(self, state: Any) -> list[np.ndarray]:
+        """Return how often each option of each choice is drawn, [options] a choice."""
+        return [
+            self.explore / len(row) + (1 - self.explore) * row
+            for row in self._preferred(state)
+        ]
+
+    def _preferred(self, state: Any) -> list[np.ndarray]:
+        return [_softmax(-e / self.temperature) for e in self.effects.effects(state)]
+
+    def init(self) -> Any:
+        return self.effects.init()
 
     def plan(self, state: Any, seed: int, step: int) -> Plan:
         rng = np.random.default_rng([seed, ARCHS, step])
-        drawn = (int(rng.choice(len(p), p=p)) for p in self.probabilities(state))
-        return (Planned(tuple(drawn)),)
+        preferred = self._preferred(state)
+        weight = path_weight(self.reduce, self.paths)
+        archs = [self._draw(rng, preferred) for _ in range(self.paths)]
+        return tuple(Planned(arch, "labels", weight) for arch in archs)
+
+    def _draw(self, rng: np.random.Generator, preferred: list[np.ndarray]) -> Arch:
+        # Whole archs are uniform or not: mixing in each choice would leave an arch of n
+        # unlikely options explore**n instead of explore.
+        if rng.random() < self.explore:
+            return self.space.sample(rng, 1)[0]
+        return draw_options(rng, preferred)
 
     def observe(self, state: Any, plan: Plan, metrics: Any) -> Any:
-        archs = [planned.arch for planned in plan]
-        return self._effects.update(state, archs, losses_of(metrics))
+        """Return the state with the losses of the step; this waits for the device."""
+        losses = [float(one["loss"]) for one in metrics.logged]
+        return self.effects.update(state, [p.arch for p in plan], losses)
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    powers = np.exp(x - x.max())
+    return powers / powers.sum()

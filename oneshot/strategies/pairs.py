@@ -10,7 +10,7 @@ import numpy as np
 
 from oneshot.randomness import ARCHS
 from oneshot.space import Arch, Over, SearchSpace
-from oneshot.strategies.plans import Plan, Planned, Reduce, share
+from oneshot.strategies.plans import Plan, Planned, Reduce, path_weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,11 @@ class PriorPairs:
       ValueError: If `reduce` is another word.
 
     Example:
-      >>> Trainer(net, PriorPairs(net.space, macs), sgd(), 0.1,
-      ...         teaching=Teaching(rank=PairwiseRank(weight=0.5)))
+      >>> from oneshot.space import Choice
+      >>> space = SearchSpace([Choice(name, (0, 1, 2)) for name in "abc"])
+      >>> plan = PriorPairs(space, prior=sum).plan(None, seed=0, step=0)
+      >>> [(p.arch, p.role) for p in plan]
+      [((2, 1, 1), 'better'), ((0, 0, 0), 'worse')]
     """
 
     space: SearchSpace
@@ -43,7 +46,7 @@ class PriorPairs:
     over: Over = "archs"
 
     def __post_init__(self):
-        share(self.reduce, 1)
+        path_weight(self.reduce, 1)
 
     def init(self) -> None:
         return None
@@ -53,7 +56,7 @@ class PriorPairs:
         rng = np.random.default_rng([seed, ARCHS, step])
         archs = self.space.sample(rng, 2, self.over)
         worse, better = sorted(archs, key=self.prior)
-        weight = share(self.reduce, 2)
+        weight = path_weight(self.reduce, 2)
         if self.prior(worse) == self.prior(better):
             return tuple(Planned(arch, weight=weight) for arch in archs)
         return Planned(better, "better", weight), Planned(worse, "worse", weight)

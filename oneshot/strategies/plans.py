@@ -1,4 +1,4 @@
-"""Plans: which archs a training step trains, as a function of (seed, step)."""
+"""What one training step does: paths, each with a loss role and a weight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from oneshot.space import Arch
 
+# "labels"   its loss compares with the labels
+# "teacher"  labels too, and its outputs teach the students of the same plan
+# "student"  distils the plan's teacher or, where there is none, an external one
+# "better", "worse"  labels too, and a rank loss between the two, which stand in this
+#            order: by some prior, the first is expected to have the lower loss
 Role = Literal["labels", "teacher", "student", "better", "worse"]
+Reduce = Literal["mean", "sum"]
 
 
 class Planned(NamedTuple):
@@ -14,9 +20,7 @@ class Planned(NamedTuple):
 
     Attributes:
       arch: Which subnet.
-      role: What its loss compares with: "labels"; the labels as a "teacher", whose
-        outputs then teach; those outputs as a "student"; or the labels as the "better"
-        or "worse" of a pair, whose losses are then compared.
+      role: What its loss compares with, see `Role`.
       weight: Factor of its loss in the step's gradient.
     """
 
@@ -28,25 +32,11 @@ class Planned(NamedTuple):
 Plan = tuple[Planned, ...]
 
 
-Reduce = Literal["mean", "sum"]
-
-
-def share(reduce: Reduce, n: int) -> float:
-    """Return the weight of each of n paths, so that a plan is their mean or sum.
-
-    Raises:
-      ValueError: If `reduce` is another word.
-    """
-    if reduce not in ("mean", "sum"):
-        raise ValueError(
-            "`reduce` is 'mean', the rate then being that of one path, or 'sum', but "
-            f"got {reduce!r}."
-        )
-    return 1.0 / n if reduce == "mean" else 1.0
-
-
 class Strategy(Protocol):
-    """Draws plans; all it remembers is in its state, a JSON value that is saved."""
+    """Draws plans; all it remembers is in its state, a JSON value that is saved.
+
+    Three functions without side effects: a state that was handed out is not changed.
+    """
 
     def init(self) -> Any:
         """Return the first state."""
@@ -59,3 +49,21 @@ class Strategy(Protocol):
     def observe(self, state: Any, plan: Plan, metrics: Any) -> Any:
         """Return the next state; reading `metrics` waits for the device."""
         ...
+
+
+def path_weight(reduce: Reduce, n: int) -> float:
+    """Return the weight of each of `n` paths whose gradients are averaged or added.
+
+    Raises:
+      ValueError: If `reduce` is another word.
+
+    Example:
+      >>> path_weight("mean", 4), path_weight("sum", 4)
+      (0.25, 1.0)
+    """
+    if reduce not in ("mean", "sum"):
+        raise ValueError(
+            "`reduce` says how the gradients of a plan's paths become one: 'mean' or "
+            f"'sum', but got {reduce!r}."
+        )
+    return 1.0 / n if reduce == "mean" else 1.0

@@ -1,137 +1,187 @@
-"""Progressive shrinking: choices open one after another, from the largest network."""
+"""Progressive shrinking: what may be chosen widens, phase by phase.
+
+Reference:
+  Cai, Gan, Wang, Zhang, Han. Once-for-all: train one network and specialize it for
+  efficient deployment. ICLR 2020. https://arxiv.org/abs/1908.09791
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
+from oneshot.choices import freeze
 from oneshot.randomness import ARCHS
-from oneshot.space import Arch, SearchSpace
-from oneshot.strategies.plans import Plan, Planned, Reduce, Role, share
+from oneshot.space import Arch, Choice, SearchSpace
+from oneshot.strategies.plans import Plan, Planned, Reduce, path_weight
+
+Allowed = tuple[tuple[int, ...], ...]  # option indices of each choice
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A part of a schedule.
+    """What a stretch of training adds to what may be chosen.
 
     Args:
-      steps: How many steps it lasts, at least 1; the last phase goes on for ever.
-      opens: Options that may be drawn from now on, by the choice's name, where `*`
-        stands for any characters.
-      paths: Paths in a plan, at least 1.
+      steps: How many steps it takes, at least 1; the last phase goes on for ever.
+      allowed: Options by choice name or by a pattern of names (`*`, `?`, `[...]`); None
+        for all options of a choice. Of two that match a choice, the later counts.
+      paths: Paths a step, at least 1.
+
+    Raises:
+      ValueError: If there are no steps or no paths.
     """
 
     steps: int
-    opens: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    allowed: Mapping[str, Sequence[Any] | None]
     paths: int = 1
+
+    def __post_init__(self):
+        if self.steps < 1 or self.paths < 1:
+            raise ValueError(
+                "A phase takes one step or more and trains one path or more a step, but"
+                f" got steps={self.steps} and paths={self.paths}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class Progressive:
-    """A schedule that widens what is drawn (Cai et al. 2020, Once-for-All,
-    arXiv:1908.09791).
+    """Uniform archs over options that widen from the largest arch, phase by phase.
 
-    Every choice stands at the largest arch's option until a phase opens others; what is
-    open stays open. Open options are drawn uniformly.
+    Before the first phase that names it a choice stands at the option of `largest`;
+    what a phase allows stays allowed. The paper trains the largest network first, then
+    makes kernels, depths and widths elastic with 1, 2 and 4 paths a step, which distil
+    that trained network. Before widths become elastic it sorts channels, as
+    `sort_channels` does: end one training there, and begin the next with those weights.
 
     Args:
-      space: The space to draw from.
-      largest: The arch that training starts from.
-      phases: In order.
-      role: "labels", or "student" of the trainer's external teacher, in the paper the
-        largest network after it was trained alone.
-      reduce: A plan's gradient is the "mean" over its paths, or the "sum".
+      space: The space.
+      largest: Where every choice starts, such as the larger of `ends(space, cost)`.
+      phases: One or more, in order.
+      role: "labels", or "student" for a trainer with an external teacher.
+      reduce: "mean" weighs each path by 1 / paths; "sum" by 1, as in the paper's code.
 
     Raises:
-      ValueError: If there is no phase, one opens what does not exist, or lasts less
-        than a step.
+      ValueError: If a phase names no choice or no option of the space, takes away what
+        an earlier one allowed, or another argument is out of range.
 
     Example:
-      >>> Progressive(net.space, ends.largest, (
-      ...     Phase(1000),
-      ...     Phase(1000, {"*.kernel": (3, 5, 7)}),
-      ...     Phase(500, {"*.depth": (3, 4)}, paths=2),
-      ...     Phase(1000, {"*.depth": (2, 3, 4)}, paths=2)))
+      >>> choices = Choice("a.kernel", (3, 5, 7)), Choice("a.depth", (2, 3))
+      >>> space = SearchSpace(choices)
+      >>> phases = [
+      ...     Phase(1000, {}),  # the largest arch alone
+      ...     Phase(1000, {"*.kernel": (5, 7)}),
+      ...     Phase(1000, {"*.kernel": None, "*.depth": None}, paths=2),
+      ... ]
+      >>> strategy = Progressive(space, (2, 1), phases)
+      >>> strategy.allowed(0), strategy.allowed(1000), strategy.allowed(2000)
+      (((2,), (1,)), ((1, 2), (1,)), ((0, 1, 2), (0, 1)))
     """
 
     space: SearchSpace
     largest: Arch
-    phases: tuple[Phase, ...]
-    role: Role = "labels"
+    phases: Sequence[Phase]
+    role: Literal["labels", "student"] = "labels"
     reduce: Reduce = "mean"
 
     def __post_init__(self):
-        share(self.reduce, 1)
-        self.space.check(self.largest)
+        object.__setattr__(self, "largest", self.space.check(self.largest))
+        object.__setattr__(self, "phases", tuple(self.phases))
+        path_weight(self.reduce, 1)
+        if not self.phases:
+            raise ValueError("Progressive needs one phase or more, but got none.")
         if self.role not in ("labels", "student"):
             raise ValueError(
-                "Paths of progressive shrinking learn from 'labels', or as 'student', "
-                f"but got role={self.role!r}."
+                "The paths of Progressive have the role 'labels' or 'student', but got "
+                f"{self.role!r}."
             )
-        if not self.phases:
-            raise ValueError("A schedule has at least one phase, but got none.")
-        for i, phase in enumerate(self.phases):
-            self._check(i, phase)
+        _ = self._widening  # names and options are refused before training starts
 
-    def _check(self, i: int, phase: Phase) -> None:
-        if phase.steps < 1 or phase.paths < 1:
-            raise ValueError(
-                f"A phase lasts at least 1 step and has at least 1 path, but phase {i} "
-                f"has steps={phase.steps}, paths={phase.paths}."
-            )
-        for pattern, options in phase.opens.items():
-            found = [c for c in self.space.choices if fnmatch.fnmatch(c.name, pattern)]
-            if not found:
-                names = ", ".join(c.name for c in self.space.choices[:6])
-                raise ValueError(
-                    f"Phase {i} opens {pattern!r}, but no choice has a name like that; "
-                    f"there are {names} and so on."
-                )
-            for choice in found:
-                if unknown := [o for o in options if o not in choice.options]:
-                    raise ValueError(
-                        f"Phase {i} opens {unknown} for {choice.name!r}, which has the "
-                        f"options {list(choice.options)}."
-                    )
+    @functools.cached_property
+    def _widening(self) -> tuple[Allowed, ...]:
+        allowed: Allowed = tuple((index,) for index in self.largest)
+        out = []
+        for number, phase in enumerate(self.phases):
+            allowed = _widened(self.space.choices, allowed, phase, number)
+            out.append(allowed)
+        return tuple(out)
 
     def phase(self, step: int) -> int:
-        """Return the number of the phase that a step belongs to."""
-        end = 0
-        for i, phase in enumerate(self.phases):
-            end += phase.steps
-            if step < end:
-                return i
-        return len(self.phases) - 1
+        """Return the number of the phase that `step` is in."""
+        stops = np.cumsum([phase.steps for phase in self.phases[:-1]])
+        return int(np.searchsorted(stops, step, side="right"))
 
-    def allowed(self, step: int) -> list[tuple[int, ...]]:
-        """Return the option indices that may be drawn at a step, for each choice."""
-        opened = [{option} for option in self.largest]
-        for phase in self.phases[: self.phase(step) + 1]:
-            for pattern, options in phase.opens.items():
-                for i, choice in enumerate(self.space.choices):
-                    if fnmatch.fnmatch(choice.name, pattern):
-                        opened[i] |= {choice.options.index(o) for o in options}
-        return [tuple(sorted(options)) for options in opened]
+    def allowed(self, step: int) -> Allowed:
+        """Return the option indices that each choice may take at `step`."""
+        return self._widening[self.phase(step)]
 
     def init(self) -> None:
         return None
 
     def plan(self, state: Any, seed: int, step: int) -> Plan:
-        del state  # the schedule follows from the step
-        rng, n = (
-            np.random.default_rng([seed, ARCHS, step]),
-            self.phases[self.phase(step)].paths,
+        del state  # phases are counted by the step
+        rng = np.random.default_rng([seed, ARCHS, step])
+        allowed, n = self.allowed(step), self.phases[self.phase(step)].paths
+        sizes = [len(options) for options in allowed]
+        drawn = rng.integers(0, sizes, (n, len(sizes)))
+        weight = path_weight(self.reduce, n)
+        archs = (
+            tuple(options[i] for options, i in zip(allowed, row, strict=True))
+            for row in drawn
         )
-        allowed, weight = self.allowed(step), share(self.reduce, n)
-        return tuple(
-            Planned(tuple(int(rng.choice(own)) for own in allowed), self.role, weight)
-            for _ in range(n)
-        )
+        return tuple(Planned(arch, self.role, weight) for arch in archs)
 
     def observe(self, state: Any, plan: Plan, metrics: Any) -> Any:
-        del plan, metrics  # a schedule, whatever happens
+        del plan, metrics  # the schedule is fixed
         return state
+
+
+def _widened(
+    choices: Sequence[Choice], before: Allowed, phase: Phase, number: int
+) -> Allowed:
+    named: dict[int, tuple[int, ...]] = {}
+    for pattern, options in phase.allowed.items():
+        matched = [
+            i
+            for i, choice in enumerate(choices)
+            if choice.name == pattern or fnmatch.fnmatchcase(choice.name, pattern)
+        ]
+        if not matched:
+            raise ValueError(
+                f"Phase {number} allows options for {pattern!r}, but no choice has such"
+                f" a name; there are: {[c.name for c in choices]}."
+            )
+        named |= {i: _indices(choices[i], options, number) for i in matched}
+    for i, after in named.items():
+        if lost := set(before[i]) - set(after):
+            options = [choices[i].options[k] for k in sorted(lost)]
+            raise ValueError(
+                f"Phase {number} takes {options} away from choice {choices[i].name!r}. "
+                "A phase only widens: allow what was allowed before, which for a choice"
+                " named for the first time is the option of `largest`."
+            )
+    return tuple(named.get(i, own) for i, own in enumerate(before))
+
+
+def _indices(
+    choice: Choice, options: Sequence[Any] | None, number: int
+) -> tuple[int, ...]:
+    if isinstance(options, str):  # would be taken for its letters
+        raise ValueError(
+            f"Phase {number} allows {options!r} for choice {choice.name!r}, but "
+            f"options come as a list: [{options!r}]."
+        )
+    if options is None:
+        return tuple(range(len(choice.options)))
+    wanted = freeze(tuple(options))
+    if unknown := [option for option in wanted if option not in choice.options]:
+        raise ValueError(
+            f"Phase {number} allows {unknown} for choice {choice.name!r}, which has "
+            f"the options {list(choice.options)}. Give some of those, or None for all."
+        )
+    return tuple(sorted({choice.options.index(option) for option in wanted}))

@@ -1,4 +1,9 @@
-"""One path a step, drawn uniformly."""
+"""Uniform sampling, a single path a step.
+
+Reference:
+  Guo, Zhang, Mu, Heng, Liu, Wei, Sun. Single path one-shot neural architecture search
+  with uniform sampling. ECCV 2020. https://arxiv.org/abs/1904.00420
+"""
 
 from __future__ import annotations
 
@@ -14,15 +19,17 @@ from oneshot.strategies.plans import Plan, Planned
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-    """One path a step, drawn uniformly (Guo et al. 2020, Single Path One-Shot,
-    1904.00420).
+    """One path a step, drawn uniformly.
 
     Args:
       space: The space to draw from.
       over: Uniform over "archs", distinct "paths", or distinct "canonical" archs.
 
     Example:
-      >>> Uniform(supernet.space).plan((), seed=0, step=7)[0].arch
+      >>> from oneshot.space import Choice
+      >>> space = SearchSpace([Choice("kernel", (3, 5)), Choice("expand", (3, 6))])
+      >>> Uniform(space).plan(None, seed=0, step=7)
+      (Planned(arch=(1, 0), role='labels', weight=1.0),)
     """
 
     space: SearchSpace
