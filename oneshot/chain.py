@@ -53,6 +53,21 @@ class PlannedPath(NamedTuple):
     role: Role = "labels"
 
 
+class Batch(NamedTuple):
+    """What one pass over the network trains on.
+
+    Attributes:
+      x, y: Inputs and targets.
+      key: Random key of the step, or of its part.
+      taught: Outputs of an external teacher, where students need them.
+    """
+
+    x: Tree
+    y: Tree
+    key: Any
+    taught: Tree | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Block:
     """The forward program of one block, and what its backward needs."""
@@ -99,9 +114,8 @@ class Chain:
         weights: Weights,
         optimizer: dict[str, Tree],
         planned: Sequence[PlannedPath],
-        batch: tuple[Tree, Tree],
-        clock: tuple[Any, Any],
-        taught: Tree | None = None,
+        batches: Sequence[Batch],
+        lr: Any,
     ) -> tuple[Weights, dict[str, Tree], list[dict[str, Any]], Any]:
         """Train on the planned paths; nothing here waits for the device.
 
@@ -109,21 +123,20 @@ class Chain:
           weights: Shared weights.
           optimizer: Optimizer state of each module.
           planned: The paths, with role and weight.
-          batch: (x, y).
-          clock: Learning rate and random key of this step.
-          taught: Outputs of an external teacher, where students need them.
+          batches: One, or several whose mean loss is trained on.
+          lr: Learning rate of this step.
 
         Returns:
           Weights, optimizer states, the logged scalars of each path, and the squared
           norm of the gradient (None where nothing asked for it).
         """
-        lr, key = clock
-        fused = len(planned) == 1 and self.update.clip_norm is None
-        variant: Variant = "update" if fused else "gradient"
-        if len(planned) == 1 and not fused:
-            variant = "norm"
+        single = len(planned) == len(batches) == 1
+        fused = single and self.update.clip_norm is None
+        variant: Variant = "update" if fused else "norm" if single else "gradient"
         run = TrainingPass(self, weights, optimizer, lr, variant)
-        logged = run.run(planned, batch, key, taught)
+        share = self.shares(len(batches))
+        logs = [run.run(planned, batch, share) for batch in batches]
+        logged = logs[0] if len(logs) == 1 else self.mean(logs)
         norm = None if fused else run.finish()
         return Weights(run.params, run.state), run.optimizer, logged, norm
 
@@ -317,11 +330,26 @@ class Chain:
 
     @functools.cached_property
     def rank_factors(self) -> Any:
-        """The program (two losses, two weights) -> factors of their gradients."""
+        """The program (two losses, two weights, share of this batch) -> factors of the
+        two gradients."""
         fn = programs.rank_factors(self.teaching.rank)
         scalar: tuple[Any, Kind] = SCALAR, "weights"
-        four = scalar, scalar, scalar, scalar
-        return self.engine.compile(("rank", self._own), fn, four, "weights")
+        five = scalar, scalar, scalar, scalar, scalar
+        return self.engine.compile(("rank", self._own), fn, five, "weights")
+
+    def shares(self, n: int) -> Any:
+        """Return 1 / n on the device."""
+        if ("share", n) not in self._calls:
+            self._calls["share", n] = self.engine.put(np.float32(1 / n))
+        return self._calls["share", n]
+
+    def mean(self, logs: Sequence[Any]) -> Any:
+        """Return the mean of what was logged for several batches."""
+        one = self.engine.carry_id(logs[0])
+        argument: tuple[Any, Kind] = [self.engine.carry(one)] * len(logs), "weights"
+        key = "mean", len(logs), one
+        call = self.engine.compile(key, programs.mean, [argument], "weights")
+        return call(list(logs))
 
     def _small(self, kind: str, fn: Callable, module: str, arguments):
         key = (kind, self.engine.structure(module), self._frozen(module))

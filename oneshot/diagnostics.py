@@ -40,7 +40,8 @@ class Ranking:
       spearman: Spearman's rho of the inherited scores.
       precision: By k, the share of the k best by score among the k best by truth.
       regret: By k, the best truth of all less the best among the k best by score.
-      partial: Tau of the inherited scores given the multiply-adds.
+      partial: Tau of the inherited scores given the multiply-adds. It need not be 0 for
+        scores that know no more than those: `within` is the stricter test.
       within: Tau over pairs of networks with equal covariates, where there are any.
       pairs_within: Number of those pairs.
       drawn: How the networks were drawn, in words.

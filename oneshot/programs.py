@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -175,13 +175,20 @@ def scaled(gradients: Tree, factor: jax.Array) -> Tree:
 
 
 def rank_factors(rank: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable:
-    """Return `(loss, other loss, weight, other weight) -> factors` of two gradients.
+    """Return `(loss, other loss, weight, other weight, share) -> factors` of two
+    gradients.
 
-    The loss of the pair is the weighted sum of both and their rank loss.
+    The loss of the pair is the weighted sum of both and their rank loss, of which one
+    of several batches has its share.
     """
 
-    def run(better, worse, weight, other_weight):
+    def run(better, worse, weight, other_weight, share):
         more, less = jax.grad(rank, (0, 1))(better, worse)
-        return weight + more, other_weight + less
+        return weight + share * more, other_weight + share * less
 
     return run
+
+
+def mean(trees: Sequence[Tree]) -> Tree:
+    """Return the mean of equal trees of numbers."""
+    return jax.tree.map(lambda *values: sum(values) / len(values), *trees)

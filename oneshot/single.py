@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oneshot import programs
-from oneshot.chain import PlannedPath, Update
+from oneshot.chain import Batch, PlannedPath, Update
 from oneshot.engine import SCALAR, Engine, key_shape
 from oneshot.nested import trained
 from oneshot.strategies import Role
@@ -53,9 +53,8 @@ class Single:
         weights: Weights,
         optimizer: dict[str, Tree],
         planned: Sequence[PlannedPath],
-        batch: tuple[Tree, Tree],
-        clock: tuple[Any, Any],
-        taught: Tree | None = None,
+        batches: Sequence[Batch],
+        lr: Any,
     ) -> tuple[Weights, dict[str, Tree], list[dict[str, Any]], Any]:
         """Train on the planned paths; see `Chain.step`."""
         order, shared = order_of([p.role for p in planned], [p.path for p in planned])
@@ -66,8 +65,9 @@ class Single:
         ends = [(p.path[n - 1].layer if n else -1) for p, n in _zip(planned, shared)]
         ends = self.engine.put(np.array(ends, np.int32))
         which = archs, ends, tuple(p.weight for p in planned)
-        call = self.program(planned, *batch, taught)
-        params, state, opt, logged, norm = call(*own, which, (*batch, taught), clock)
+        call = self.program(planned, batches)
+        examples, keys = _parted(batches)
+        params, state, opt, logged, norm = call(*own, which, examples, (lr, keys))
         new = Weights({**weights.params, **params}, {**weights.state, **state})
         logged = [one for _, one in sorted(_zip(order, logged), key=lambda x: x[0])]
         return new, {**optimizer, **opt}, logged, norm
@@ -77,18 +77,13 @@ class Single:
             return list(self.engine.supernet.modules)
         return sorted({step.module for p in planned for step in p.path})
 
-    def program(
-        self,
-        planned: Sequence[PlannedPath],
-        x: Tree,
-        targets: Tree,
-        taught: Tree | None = None,
-    ) -> Any:
+    def program(self, planned: Sequence[PlannedPath], batches: Sequence[Batch]) -> Any:
         """Return the compiled step for this plan's paths, or for this many archs."""
-        ids = [self.engine.carry_id(tree) for tree in (x, targets, taught)]
+        examples, keys = _parted(batches)
+        data = self.engine.carry_id(examples)
         roles: tuple[Role, ...] = tuple(p.role for p in planned)
         paths = None if self.traced else tuple(p.path for p in planned)
-        key = ("single", self._own, paths, roles, *ids)
+        key = ("single", self._own, paths, roles, data)
         net, names = self.engine.supernet, self._modules(planned)
         modules = {m: net.modules[m] for m in names}
         params = {m: f.params for m, f in modules.items()}
@@ -99,8 +94,8 @@ class Single:
             ({m: f.state for m, f in modules.items()}, "weights"),
             ({m: jax.eval_shape(init, p) for m, p in own.items()}, "weights"),
             (_which(len(planned), len(net.space.choices)), "weights"),
-            (tuple(map(self.engine.carry, ids)), "data"),
-            ((SCALAR, key_shape()), "weights"),
+            (self.engine.carry(data), "data"),
+            ((SCALAR, [key_shape()] * len(keys)), "weights"),
         ]
         donate = (0, 2) if self.update.donate else ()
         runs = [self._run(net, p) for p in planned]
@@ -124,7 +119,7 @@ class Single:
     ) -> Callable:
         update, layers = self.update, _layers(net)
 
-        def total(params, state, which, batch, key):
+        def one(params, state, which, batch, key, share):
             x, targets, taught = batch
             losses, logged = [], []
             for run, role, arch, end in _zip(runs, roles, *which[:2]):
@@ -144,15 +139,23 @@ class Single:
                     losses[-1] = means["distillation"] = jnp.mean(loss)
                 logged.append(means)
             value = sum((w * v for w, v in _zip(which[2], losses)), jnp.float32(0))
-            compared = [i for i, role in enumerate(roles) if role == "better"]
-            for i in compared:
-                value += self.teaching.rank(losses[i], losses[i + 1])
-            return value, (state, logged)
+            for i in (i for i, role in enumerate(roles) if role == "better"):
+                value += share * self.teaching.rank(losses[i], losses[i + 1])
+            return value, state, logged
 
-        def step(params, state, opt, which, batch, clock):
-            lr, key = clock
+        def total(params, state, which, batches, keys):
+            value, logs = jnp.float32(0), []
+            for batch, key in _zip(batches, keys):
+                more, state, logged = one(
+                    params, state, which, batch, key, 1 / len(batches)
+                )
+                value, logs = value + more, [*logs, logged]
+            return value, (state, programs.mean(logs))
+
+        def step(params, state, opt, which, batches, clock):
+            lr, keys = clock
             gradients, (new_state, logged) = jax.grad(total, has_aux=True)(
-                params, state, which, batch, key
+                params, state, which, batches, keys
             )
             frozen = self._frozen(params)
             gradients = {m: trained(g, frozen[m]) for m, g in gradients.items()}
@@ -203,6 +206,11 @@ def _which(n: int, choices: int) -> tuple[Any, Any, tuple[Any, ...]]:
     before ends, and of the weights of their losses."""
     archs = jax.ShapeDtypeStruct((n, choices), jnp.int32)
     return archs, jax.ShapeDtypeStruct((n,), jnp.int32), (SCALAR,) * n
+
+
+def _parted(batches: Sequence[Batch]) -> tuple[list[Any], list[Any]]:
+    """Return the examples of batches, and their keys."""
+    return [(b.x, b.y, b.taught) for b in batches], [b.key for b in batches]
 
 
 _zip = functools.partial(zip, strict=True)

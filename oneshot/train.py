@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from oneshot.chain import Chain, PlannedPath, Update
+from oneshot.chain import Batch, Chain, PlannedPath, Update
 from oneshot.data import Data
 from oneshot.engine import Engine
 from oneshot.freezing import check_frozen, frozen_leaves
@@ -161,6 +161,7 @@ class Trainer:
         self._prepare = self._make_prepare(learning_rate)
         self._init_optimizer = jax.jit(optimizer(0.1).init)
         self._scalars: dict[Any, Any] = {}
+        self._folding: Any = None
 
     def with_strategy(
         self, strategy: Strategy, learning_rate: float | optax.Schedule
@@ -264,7 +265,7 @@ class Trainer:
         return self.engine.warm_up(jobs, on_progress, limit)
 
     def step(
-        self, state: TrainState, batch: tuple[Tree, Tree]
+        self, state: TrainState, batch: tuple[Tree, Tree] | list[tuple[Tree, Tree]]
     ) -> tuple[TrainState, StepMetrics]:
         """Train one step.
 
@@ -273,30 +274,34 @@ class Trainer:
 
         Args:
           state: From `init`, `step`, or a checkpoint.
-          batch: (x, y), on the host or the device.
+          batch: (x, y), on the host or the device; or a list of several of one shape,
+            whose gradients are averaged before the update (BatchNorm's statistics are
+            those of each).
 
         Returns:
           The new state, and metrics whose `host()` waits for the device.
         """
         plan = self.strategy.plan(state.strategy, state.seed, state.step)
         check_plan(plan, self.teaching)
+        several = batch if isinstance(batch, list) else [batch]
+        lr, key = self._clock(state, plan)
+        batches = [
+            self._batch(plan, one, key if i == 0 else self._fold(key, i))
+            for i, one in enumerate(several)
+        ]
         planned = [
             PlannedPath(
-                self.supernet.path(p.arch), p.arch, self._scalar(p.weight), p.role
+                self.supernet.path(p.arch),
+                p.arch,
+                self._scalar(p.weight / len(several)),
+                p.role,
             )
             for p in plan
         ]
-        batch = self.engine.put(batch, "data")
-        clock = self._clock(state, plan)
         weights, optimizer, logged, norm = self.executor.step(
-            state.weights,
-            state.optimizer,
-            planned,
-            batch,
-            clock,
-            self._taught(plan, batch[0]),
+            state.weights, state.optimizer, planned, batches, lr
         )
-        metrics = StepMetrics(state.step, plan, logged, clock[0], norm)
+        metrics = StepMetrics(state.step, plan, logged, lr, norm)
         observed = self.strategy.observe(state.strategy, plan, metrics)
         return TrainState(
             state.step + 1, state.seed, weights, optimizer, observed
@@ -310,15 +315,25 @@ class Trainer:
             arguments.append(self.engine.put(np.float32(np.mean(found))))
         return self._prepare(*arguments)
 
-    def _taught(self, plan: Plan, x: Tree) -> Tree | None:
-        """Return what an external teacher says of a batch, where students need it."""
+    def _batch(self, plan: Plan, batch: tuple[Tree, Tree], key: Any) -> Batch:
+        """Return a batch on the device, with what an external teacher says of it."""
+        x, y = self.engine.put(batch, "data")
         roles = {planned.role for planned in plan}
         if "student" not in roles or "teacher" in roles:
-            return None
+            return Batch(x, y, key)
         assert self.teaching.teacher is not None  # by check_plan
-        return self.engine.put(self.teaching.teacher(x), "data")
+        return Batch(x, y, key, self.engine.put(self.teaching.teacher(x), "data"))
+
+    def _fold(self, key: Any, i: int) -> Any:
+        """Return the key of a step's i-th batch; the first one has the step's own."""
+        if self._folding is None:
+            shardings = self.engine.sharding("weights")
+            self._folding = jax.jit(jax.random.fold_in, out_shardings=shardings)
+        return self._folding(key, self.engine.put(np.uint32(i)))
 
     def _scalar(self, value: float) -> Any:
+        if len(self._scalars) > 1000:  # importance weights differ at each step
+            self._scalars.clear()
         if value not in self._scalars:
             self._scalars[value] = self.engine.put(np.float32(value))
         return self._scalars[value]
@@ -348,6 +363,7 @@ def fit(
     *,
     batch_size: int = 64,
     every: int = 20,
+    accumulate: int = 1,
 ) -> Iterator[tuple[TrainState, list[dict[str, Any]]]]:
     """Train up to step `steps`, handing over state and metrics as it goes.
 
@@ -358,6 +374,8 @@ def fit(
       steps: Total number of steps, those before `state` included.
       batch_size: Examples a step.
       every: How often metrics are fetched and the loss is checked, in steps.
+      accumulate: Batches in a step, one after the other, their gradients averaged; for
+        batches that do not fit the memory at once.
 
     Yields:
       (state, metrics of the steps since the last time, oldest first). Save the state,
@@ -376,7 +394,9 @@ def fit(
     batches = data.batches(state.seed, batch_size, trainer.engine)
     pending: list[StepMetrics] = []
     while state.step < steps:
-        state, metrics = trainer.step(state, batches(state.step))
+        places = range(state.step * accumulate, (state.step + 1) * accumulate)
+        several = [batches(i) for i in places]
+        state, metrics = trainer.step(state, several if accumulate > 1 else several[0])
         pending.append(metrics)
         if len(pending) == every or state.step == steps:
             rows = host_metrics(pending)

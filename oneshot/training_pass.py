@@ -17,7 +17,7 @@ from oneshot.supernet import Tree, Weights
 from oneshot.teaching import order_of
 
 if TYPE_CHECKING:
-    from oneshot.chain import Block, Chain, PlannedPath, Variant
+    from oneshot.chain import Batch, Block, Chain, PlannedPath, Variant
 
 Member = tuple[int, "PlannedPath"]  # its place in the plan, and itself
 
@@ -51,28 +51,27 @@ class TrainingPass:
         self.targets: Tree = None
         self.teacher: Tree = None  # the outputs that students follow
         self.key: Any = None
+        self.share: Any = None
         self.logged: dict[int, dict[str, Any]] = {}
 
     def run(
         self,
         planned: Sequence[PlannedPath],
-        batch: tuple[Tree, Tree],
-        key: Any,
-        taught: Tree | None = None,
+        batch: Batch,
+        share: Any,
     ) -> list[dict[str, Any]]:
         """Run all paths forward and backward on one batch.
 
         Args:
-          planned: The plan's paths.
-          batch: (x, y).
-          key: Random key of the step.
-          taught: An external teacher's outputs, if students need them.
+          planned: The plan's paths; their weights are for this batch alone.
+          batch: What to train on.
+          share: Of this batch in the step, on the device.
 
         Returns:
           The logged scalars of each path, in the plan's order.
         """
-        self.inputs, self.targets = batch
-        self.key, self.teacher, self.logged = key, taught, {}
+        self.inputs, self.targets, self.key, self.teacher = batch
+        self.share, self.logged = share, {}
         order, _ = order_of([p.role for p in planned], [p.path for p in planned])
         members = [(i, planned[i]) for i in order]
         alone = [m for m in members if m[1].role in ("better", "worse")]
@@ -131,7 +130,7 @@ class TrainingPass:
         self.gradients = before
         losses = [self.logged[i]["loss"] for i, _ in (better, worse)]
         weights = [p.weight for _, p in (better, worse)]
-        factors = self.chain.rank_factors(*losses, *weights)
+        factors = self.chain.rank_factors(*losses, *weights, self.share)
         for gradients, factor in zip(apart, factors, strict=True):
             for module, own in gradients.items():
                 self._accumulate(module, self.chain.scale(module)(own, factor))

@@ -77,7 +77,7 @@ class Oracle:
         self.net, self._compiled = net, {}
         self.teaching = teaching or Teaching()
 
-    def gradient(self, weights: Weights, planned, batch, step: int, taught, seed=0):
+    def gradient(self, weights: Weights, planned, batch, key, taught):
         """Return (loss, outputs, new state, gradient) of one path's own modules."""
         path, student = self.net.path(planned.arch), planned.role == "student"
         if (path, student) not in self._compiled:
@@ -93,13 +93,14 @@ class Oracle:
             self._compiled[path, student] = jax.jit(jax.grad(total, has_aux=True))
         names = {s.module for s in path}
         own = [{m: part[m] for m in names} for part in weights]
-        key = jax.random.fold_in(stream_key(seed, DROPOUT), step)
         found = self._compiled[path, student](*own, *batch, taught, key)
         gradient, (loss, outputs, state) = jax.device_get(found)
         return float(loss), outputs, state, gradient
 
-    def plan(self, weights: Weights, plan, batch, step: int):
+    def plan(self, weights: Weights, plan, batch, step: int, part: int = 0):
         """Return the losses in the plan's order, the new state and the gradient."""
+        key = jax.random.fold_in(stream_key(0, DROPOUT), step)
+        key = jax.random.fold_in(key, part) if part else key
         paths = [self.net.path(p.arch) for p in plan]
         order, shared = order_of([p.role for p in plan], paths)
         state, losses, found = dict(weights.state), [0.0] * len(plan), {}
@@ -107,7 +108,7 @@ class Oracle:
         for i, n in zip(order, shared, strict=True):
             now = Weights(weights.params, state)
             losses[i], out, new, found[i] = self.gradient(
-                now, plan[i], batch, step, taught
+                now, plan[i], batch, key, taught
             )
             taught = out if plan[i].role == "teacher" else taught
             seen = {s.module for s in paths[i][:n]}  # whose statistics moved already

@@ -17,6 +17,7 @@ from oneshot.evaluate import Evaluator
 from oneshot.extraction import extract
 from oneshot.losses import cross_entropy
 from oneshot.strategies import Planned, Uniform
+from oneshot.supernet import Weights
 from oneshot.teaching import PairwiseRank, Teaching
 from oneshot.train import Trainer
 
@@ -167,6 +168,24 @@ def check_run(case, execution, plans, clip):
     close(held, momentum, 3e-4)
 
 
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_several_batches_train_by_the_mean_of_their_gradients(mixed, execution):
+    plan = every_role(*mixed.archs)[0]
+    batches = [mixed.reference.batch(seed=seed) for seed in (0, 1)]
+    trainer = mixed.trainer(execution, CLIP).with_strategy(Cycle((plan,)), LR)
+    state, metrics = trainer.step(start(trainer, mixed.weights), list(batches))
+    first = mixed.oracle.plan(mixed.weights, plan, batches[0], 0)
+    second = mixed.oracle.plan(
+        Weights(mixed.weights.params, first[1]), plan, batches[1], 0, part=1
+    )
+    losses = np.mean([first[0], second[0]], axis=0)
+    np.testing.assert_allclose([m["loss"] for m in metrics.logged], losses, rtol=1e-4)
+    close(jax.device_get(state).weights.state, second[1])
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, first[2], second[2])
+    norm = np.sqrt(sum(np.sum(np.square(g, dtype=float)) for g in leaves(mean)))
+    np.testing.assert_allclose(np.sqrt(metrics.squared_norm), norm, rtol=1e-3)
+
+
 @pytest.mark.parametrize("case, execution", PAIRS, indirect=["case"])
 def test_modules_off_the_path_keep_every_bit(case, execution):
     plans = one_by_one(*case.archs)
@@ -279,7 +298,7 @@ def adam_by_hand(case, plans):
     for step in range(3):
         (planned,) = plans[step % 2]
         weights = type(case.weights)(params, state)
-        _, new, gradient = case.oracle.gradient(weights, planned.arch, case.batch, step)
+        _, new, gradient = case.oracle.plan(weights, (planned,), case.batch, step)
         state = {**state, **new}
         for m, own in gradient.items():
             updates, opt[m] = adam(LR).update(own, opt[m], params[m])
