@@ -18,6 +18,7 @@ import optax
 from oneshot import checkpoint, run_search, run_training
 from oneshot.augmentations import augmentation
 from oneshot.compilation_cache import use_compilation_cache
+from oneshot.cost_tables import CostTables
 from oneshot.costs import Costs
 from oneshot.data import Data
 from oneshot.datasets import load_data
@@ -35,7 +36,7 @@ from oneshot.searched import is_current, last_trials
 from oneshot.searching import Result
 from oneshot.settings import RunSettings, SearchSettings
 from oneshot.space import Arch
-from oneshot.strategies import Uniform
+from oneshot.strategies import Sandwich, Strategy, StrictFair, Uniform
 from oneshot.supernet import Supernet, Weights
 from oneshot.tasks import Task, task_of
 from oneshot.train import Trainer, TrainState
@@ -112,12 +113,21 @@ class Run:
         s, make = self.settings, _OPTIMIZERS[self.settings.optimizer]
         return Trainer(
             self.supernet,
-            Uniform(self.supernet.space, s.over),
+            self._strategy(),
             make(s.momentum, s.weight_decay),
             self._rate(s.learning_rate, s.steps),
             loss=self.task.training(s),
             clip_norm=s.clip_norm,
         )
+
+    def _strategy(self) -> Strategy:
+        s, space = self.settings, self.supernet.space
+        if s.strategy == "uniform":
+            return Uniform(space, s.over)
+        if s.strategy == "fair":
+            return StrictFair(space)
+        ends = CostTables(self.supernet, self.data.train.x[:1]).ends("macs")
+        return Sandwich(space, ends.smallest, ends.largest, reduce="mean", over=s.over)
 
     def _rate(self, highest: float, steps: int) -> optax.Schedule:
         return cosine(highest, steps, self.settings.warmup_steps(steps))

@@ -46,8 +46,12 @@ class RunSettings:
     oneshot.augment, module:function, or a JSON list such as '["crop(4)", "flip"]'."""
     clip_norm: float | None = None
     """Bound on the norm of a path's gradient."""
+    strategy: Literal["uniform", "fair", "sandwich"] = "uniform"
+    """One uniform path a step; a round in which each option of each choice comes once
+    (FairNAS); or the largest network, the smallest and two random ones, the largest
+    teaching the others (BigNAS)."""
     over: Literal["archs", "paths", "canonical"] = "paths"
-    """Paths are drawn uniformly over these."""
+    """Random paths are drawn uniformly over these."""
 
     def __post_init__(self):
         for name, least in (("steps", 1), ("batch_size", 1), ("learning_rate", 0)):

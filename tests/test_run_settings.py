@@ -36,6 +36,7 @@ TOKENS = {
     "weight_decay": 0.01,
     "warmup": 0.25,
     "label_smoothing": 0.05,
+    "strategy": "fair",
     "steps": 40,
     "batch_size": 16,
 }
@@ -45,6 +46,7 @@ MIXED = {
     "data": "tests.run_models:images",
     "augment": '["crop(1)", "flip", "mixup(0.5, 2)"]',
     "optimizer": "adamw",
+    "strategy": "sandwich",
     "warmup": 4,
     "learning_rate": 0.01,
     "steps": 40,
