@@ -95,6 +95,9 @@ class Engine:
     def put(self, tree: Tree, kind: Kind = "weights") -> Tree:
         """Move arrays to the device or devices, explicitly.
 
+        Where the mesh is that of several processes, each gives the same arrays and
+        keeps its devices' part of them.
+
         Raises:
           ValueError: If a batch does not split evenly over the devices.
         """
@@ -108,7 +111,10 @@ class Engine:
         placed = self.mesh is None and self._device is None
         if placed and all(map(_on_device, jax.tree.leaves(tree))):
             return tree
-        return jax.device_put(tree, self.sharding(kind))
+        sharding = self.sharding(kind)
+        if self.mesh is not None and self.mesh.is_multi_process:
+            return jax.tree.map(lambda leaf: _spread(leaf, sharding), tree)
+        return jax.device_put(tree, sharding)
 
     # --- shapes -------------------------------------------------------------------
 
@@ -219,6 +225,16 @@ class Engine:
 
 def _on_device(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array)
+
+
+def _spread(leaf: Any, sharding: Any) -> jax.Array:
+    """Return an array over the devices of several processes, which all have it."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return jax.device_put(leaf, sharding)  # spread already
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_spread(jax.random.key_data(leaf), sharding))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
 
 
 def saved_shapes(compiled: Any, tree: Tree, index: int) -> Tree:

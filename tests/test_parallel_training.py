@@ -1,0 +1,58 @@
+"""Training over devices and processes gives the losses of one device."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+WORKER = Path(__file__).with_name("training_worker.py")
+STRATEGIES = ("uniform", "fair", "sandwich")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def losses(folder: Path, processes: int, devices: int, dtype: str):
+    """Return the losses by strategy of each process."""
+    folder.mkdir()
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    arguments = [str(processes), str(free_port()), str(folder), dtype]
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(i), *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(processes)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in running]
+    assert [process.returncode for process in running] == [0] * processes, outputs
+    found = [dict(np.load(folder / f"losses{i}.npz")) for i in range(processes)]
+    assert {int(one.pop("devices")) for one in found} == {processes * devices}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_devices_and_processes_train_as_one_device_does(dtype, tmp_path):
+    (want,) = losses(tmp_path / "one", 1, 1, dtype)
+    spread = losses(tmp_path / "four", 1, 4, dtype)
+    spread += losses(tmp_path / "two", 2, 1, dtype)
+    for name in STRATEGIES:
+        assert want[name][-20:].mean() < 0.7 * want[name][:5].mean()  # it learns
+        for got in spread:
+            if dtype == "float64":
+                np.testing.assert_allclose(got[name], want[name], rtol=1e-6)
+            else:
+                np.testing.assert_allclose(got[name][:10], want[name][:10], rtol=1e-4)
+                assert abs(got[name][-20:].mean() - want[name][-20:].mean()) < 0.05
