@@ -38,9 +38,10 @@ from oneshot.cost_tables import CostTables
 from oneshot.data import Data
 from oneshot.diagnostics import Ranking
 from oneshot.evaluate import Evaluator
+from oneshot.fitting import fit
 from oneshot.losses import CLASSIFICATION
 from oneshot.spaces import nb_macro
-from oneshot.train import Trainer, TrainState, fit
+from oneshot.train import Trainer, TrainState
 
 SAVE_SECONDS = 120
 

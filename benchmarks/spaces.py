@@ -172,8 +172,7 @@ def table(found: Mapping[str, Any]) -> str:
         f"included, on {found['cores']} cores. The network is the best of the search "
         "by inherited validation loss; each run opened its test split once, after "
         "tuning. The recipes of speech, decoder and tabular were changed after a test "
-        "result of an earlier one had been seen, so theirs are slightly optimistic. "
-        "The decoder's seconds were taken beside other work."
+        "result of an earlier one had been seen, so theirs are slightly optimistic."
     )
     return "\n".join([*lines, "", note])
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from oneshot.extraction import Model as Model
     from oneshot.extraction import extract as extract
     from oneshot.factories import Factory as Factory
+    from oneshot.fitting import DivergedError as DivergedError
+    from oneshot.fitting import fit as fit
     from oneshot.freezing import Freeze as Freeze
     from oneshot.importance import sort_channels as sort_channels
     from oneshot.layers import Elastic as Elastic
@@ -89,10 +91,8 @@ if TYPE_CHECKING:
     from oneshot.supernet import Weights as Weights
     from oneshot.teaching import PairwiseRank as PairwiseRank
     from oneshot.teaching import Teaching as Teaching
-    from oneshot.train import DivergedError as DivergedError
     from oneshot.train import Trainer as Trainer
     from oneshot.train import TrainState as TrainState
-    from oneshot.train import fit as fit
     from oneshot.trials import Trial as Trial
     from oneshot.trials import Trials as Trials
     from oneshot.tuning import cosine as cosine
@@ -136,7 +136,8 @@ _NAMES = {
     "relaxation": "Relaxation",
     "relaxed": "RelaxedTrainer",
     "supernet": "Supernet Weights",
-    "train": "DivergedError TrainState Trainer fit",
+    "train": "TrainState Trainer",
+    "fitting": "DivergedError fit",
     "trials": "Trial Trials",
     "tuning": "cosine tune",
 }

@@ -6,8 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from oneshot import checkpoint
+from oneshot.fitting import DivergedError, check_data, fit
 from oneshot.rundir import environment
-from oneshot.train import DivergedError, TrainState, check_data, fit
+from oneshot.train import TrainState
 
 if TYPE_CHECKING:
     from oneshot.run import Run

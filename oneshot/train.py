@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,10 +15,9 @@ import optax
 from jax.sharding import Mesh
 
 from oneshot.chain import Batch, Chain, PlannedPath, Update
-from oneshot.data import Data
 from oneshot.engine import Engine
 from oneshot.freezing import check_frozen, frozen_leaves
-from oneshot.losses import Metric, Metrics, as_metrics, check_labels, cross_entropy
+from oneshot.losses import Metric, Metrics, as_metrics, cross_entropy
 from oneshot.nested import trained
 from oneshot.optimizer import check_optimizer
 from oneshot.programs import MakeOptimizer
@@ -26,7 +25,7 @@ from oneshot.randomness import DROPOUT, WEIGHTS, stream_key
 from oneshot.rates import ComplexityAware
 from oneshot.single import Single
 from oneshot.strategies import Plan, Role, Strategy
-from oneshot.supernet import Supernet, Tree, Weights, reachable
+from oneshot.supernet import Supernet, Tree, Weights
 from oneshot.teaching import Teaching, check_plan
 
 Execution = Literal["blocks", "static", "switch"]
@@ -343,84 +342,3 @@ class Trainer:
             key = self.engine.put(stream_key(seed, DROPOUT))
             self._scalars["key", seed] = key
         return self._scalars["key", seed]
-
-
-class DivergedError(FloatingPointError):
-    """Training met a loss that is not finite.
-
-    Attributes:
-      rows: Metrics of the steps up to there that were not handed over yet.
-    """
-
-    rows: Sequence[dict[str, Any]] = ()
-
-
-def fit(
-    trainer: Trainer,
-    state: TrainState,
-    data: Data,
-    steps: int,
-    *,
-    batch_size: int = 64,
-    every: int = 20,
-    accumulate: int = 1,
-) -> Iterator[tuple[TrainState, list[dict[str, Any]]]]:
-    """Train up to step `steps`, handing over state and metrics as it goes.
-
-    Args:
-      trainer: Takes the steps.
-      state: Where to go on from.
-      data: Batches come from its training split, in an order given by `state.seed`.
-      steps: Total number of steps, those before `state` included.
-      batch_size: Examples a step.
-      every: How often metrics are fetched and the loss is checked, in steps.
-      accumulate: Batches in a step, one after the other, their gradients averaged; for
-        batches that do not fit the memory at once.
-
-    Yields:
-      (state, metrics of the steps since the last time, oldest first). Save the state,
-      or stop, as you like. Its arrays are given up to the next steps: to keep weights,
-      copy them with `jax.tree.map(jnp.copy, state.weights)`.
-
-    Raises:
-      DivergedError: If a loss is not finite; what was saved before is kept.
-      ValueError: If labels fall outside the head's classes.
-
-    Example:
-      >>> for state, rows in fit(trainer, state, data, steps=1000):
-      ...     print(rows[-1]["loss"])
-    """
-    check_data(trainer, data, batch_size)
-    batches = data.batches(state.seed, batch_size, trainer.engine)
-    pending: list[StepMetrics] = []
-    while state.step < steps:
-        places = range(state.step * accumulate, (state.step + 1) * accumulate)
-        several = [batches(i) for i in places]
-        state, metrics = trainer.step(state, several if accumulate > 1 else several[0])
-        pending.append(metrics)
-        if len(pending) == every or state.step == steps:
-            rows = host_metrics(pending)
-            _check_finite(rows)
-            pending = []
-            yield state, rows
-
-
-def check_data(trainer: Trainer, data: Data, batch_size: int) -> None:
-    """Raise if labels do not fit the head; see `check_labels`."""
-    x = jax.ShapeDtypeStruct((batch_size, *data.train.x.shape[1:]), data.train.x.dtype)
-    outputs = reachable(trainer.supernet, x)[-1].out
-    for split in (data.train, data.validate):
-        check_labels(outputs, split.y, trainer.metrics["loss"])
-
-
-def _check_finite(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        if not math.isfinite(row["loss"]):
-            error = DivergedError(
-                f"The loss became {row['loss']} at step {row['step']}, training arch "
-                f"{row['arch']} at learning rate {row['learning_rate']:.3g}. Lower the "
-                "learning rate, set clip_norm (1 to 5 is usual), or check the data; "
-                "then go on from the last checkpoint."
-            )
-            error.rows = rows
-            raise error

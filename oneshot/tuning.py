@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from oneshot.data import Data
+from oneshot.fitting import fit
 from oneshot.strategies import Fixed
 from oneshot.supernet import Weights
-from oneshot.train import Trainer, TrainState, fit
+from oneshot.train import Trainer, TrainState
 
 
 def tune(

@@ -13,6 +13,7 @@ from oneshot import augment, datasets, run_training
 from oneshot.augmentations import augmentation, calls, parsed
 from oneshot.cli import main
 from oneshot.compilations import CompilationCounter
+from oneshot.fitting import fit
 from oneshot.losses import as_metrics
 from oneshot.optimizer import adamw, check_optimizer, sgd
 from oneshot.progress import Bars
@@ -22,7 +23,6 @@ from oneshot.scores import Scores
 from oneshot.settings import RunSettings
 from oneshot.tasks import TASKS
 from oneshot.token_losses import bits
-from oneshot.train import fit
 from oneshot.tuning import cosine
 
 QUIET = Bars(Console(quiet=True))

@@ -9,9 +9,10 @@ from benchmarks import space_data
 from oneshot.ctc import CTC, check_sequences
 from oneshot.evaluate import Evaluator
 from oneshot.extraction import extract
+from oneshot.fitting import fit
 from oneshot.spaces import speech
 from oneshot.strategies import Uniform
-from oneshot.train import Trainer, fit
+from oneshot.train import Trainer
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from oracle import LR, Cycle, close, same_bits, sgd, start
 from supernets import BY_NAME
 
 from oneshot.data import Data
+from oneshot.fitting import DivergedError, fit
 from oneshot.losses import SmoothedCrossEntropy, accuracy, as_metrics, cross_entropy
 from oneshot.strategies import Fixed, Planned, Uniform
-from oneshot.train import DivergedError, Trainer, fit
+from oneshot.train import Trainer
 
 
 @pytest.fixture(scope="module")

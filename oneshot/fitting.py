@@ -1,0 +1,106 @@
+"""A short loop over training steps, which checks data before and losses on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import jax
+
+from oneshot.data import Data
+from oneshot.engine import Engine
+from oneshot.losses import Metric, check_labels
+from oneshot.supernet import Supernet, reachable
+from oneshot.train import StepMetrics, TrainState, host_metrics
+
+
+class Trains(Protocol):
+    """What the loop needs of a trainer: `Trainer`, `RelaxedTrainer`, or your own."""
+
+    supernet: Supernet
+    metrics: dict[str, Metric]
+    engine: Engine
+
+    def step(self, state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]: ...
+
+
+class DivergedError(FloatingPointError):
+    """Training met a loss that is not finite.
+
+    Attributes:
+      rows: Metrics of the steps up to there that were not handed over yet.
+    """
+
+    rows: Sequence[dict[str, Any]] = ()
+
+
+def fit(
+    trainer: Trains,
+    state: TrainState,
+    data: Data,
+    steps: int,
+    *,
+    batch_size: int = 64,
+    every: int = 20,
+    accumulate: int = 1,
+) -> Iterator[tuple[TrainState, list[dict[str, Any]]]]:
+    """Train up to step `steps`, handing over state and metrics as it goes.
+
+    Args:
+      trainer: Takes the steps.
+      state: Where to go on from.
+      data: Batches come from its training split, in an order given by `state.seed`.
+      steps: Total number of steps, those before `state` included.
+      batch_size: Examples a step.
+      every: How often metrics are fetched and the loss is checked, in steps.
+      accumulate: Batches in a step, one after the other, their gradients averaged; for
+        batches that do not fit the memory at once.
+
+    Yields:
+      (state, metrics of the steps since the last time, oldest first). Save the state,
+      or stop, as you like. Its arrays are given up to the next steps: to keep weights,
+      copy them with `jax.tree.map(jnp.copy, state.weights)`.
+
+    Raises:
+      DivergedError: If a loss is not finite; what was saved before is kept.
+      ValueError: If labels fall outside the head's classes.
+
+    Example:
+      >>> for state, rows in fit(trainer, state, data, steps=1000):
+      ...     print(rows[-1]["loss"])
+    """
+    check_data(trainer, data, batch_size)
+    batches = data.batches(state.seed, batch_size, trainer.engine)
+    pending: list[StepMetrics] = []
+    while state.step < steps:
+        places = range(state.step * accumulate, (state.step + 1) * accumulate)
+        several = [batches(i) for i in places]
+        state, metrics = trainer.step(state, several if accumulate > 1 else several[0])
+        pending.append(metrics)
+        if len(pending) == every or state.step == steps:
+            rows = host_metrics(pending)
+            _check_finite(rows)
+            pending = []
+            yield state, rows
+
+
+def check_data(trainer: Trains, data: Data, batch_size: int) -> None:
+    """Raise if labels do not fit the head; see `check_labels`."""
+    x = jax.ShapeDtypeStruct((batch_size, *data.train.x.shape[1:]), data.train.x.dtype)
+    outputs = reachable(trainer.supernet, x)[-1].out
+    for split in (data.train, data.validate):
+        check_labels(outputs, split.y, trainer.metrics["loss"])
+
+
+def _check_finite(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if not math.isfinite(row["loss"]):
+            error = DivergedError(
+                f"The loss became {row['loss']} at step {row['step']}, training arch "
+                f"{row['arch']} at learning rate {row['learning_rate']:.3g}. Lower the "
+                "learning rate, set clip_norm (1 to 5 is usual), or check the data; "
+                "then go on from the last checkpoint."
+            )
+            error.rows = rows
+            raise error
