@@ -12,13 +12,19 @@ seed 0 (`choosing`), and reported on the other 2,969 and on all.
 
 A run that is stopped goes on where it was: checkpoints, and the scores of finished
 recipes, are kept under `--directory`. The table is of all recipes with scores there.
-`--short 0.2` trains a fifth as long, to try recipes; its scores are kept apart.
+What was kept of a recipe that has been changed since is refused. `--short 0.2` trains a
+fifth as long, to try recipes; its scores and results are kept apart.
+
+The images that rank are of the test set that the truth was measured on, so its noise is
+partly shared; subnets trained with other images would be told apart a little less well.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +37,7 @@ from rich.table import Table
 
 from benchmarks import macro_truth, results
 from benchmarks.ranking_data import images
-from benchmarks.ranking_recipes import RECIPES, Recipe, shorter
+from benchmarks.ranking_recipes import RECIPES, Recipe, digest, shorter
 from oneshot import checkpoint
 from oneshot.averaging import averages
 from oneshot.cost_tables import CostTables
@@ -94,7 +100,9 @@ class _Clock:
             old = json.loads(self.path.read_text())
         spent = (b - a for a, b in zip(self._last, now, strict=True))
         new = {k: v + s for (k, v), s in zip(old.items(), spent, strict=True)}
-        self.path.write_text(json.dumps(new))
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(new))
+        part.replace(self.path)
         self._last = now
         return new
 
@@ -104,10 +112,14 @@ def scored(
 ) -> Path:
     """Train and score one recipe unless that is done; return the file of its scores."""
     file = directory / f"{name}-{len(data.train.x)}-{seed}.npz"
+    run = directory / file.stem
+    run.mkdir(exist_ok=True)
+    _check_recipe(run / "recipe.json", digest(recipe, name))
     if file.exists():
         return file
+    # A copy of its own, or programs and images of every recipe would stay alive.
+    data = dataclasses.replace(data, _on_device={})
     console.print(f"{name}, seed {seed}: {recipe.words}")
-    run = directory / file.stem
     trainer, state = trained(recipe, data, seed, run, console)
     clock = _Clock(run / "seconds.json")
     weights = state.weights if recipe.average is None else averages(state)
@@ -118,8 +130,22 @@ def scored(
     found = evaluator(weights, archs)
     seconds = clock.add()
     arrays = {"loss": found.loss, "accuracy": found.accuracy}
-    np.savez(file, **arrays, **seconds, steps=state.step)
+    part = file.with_suffix(".part.npz")
+    where = json.dumps(results.environment())
+    np.savez(part, **arrays, **seconds, steps=state.step, environment=where)
+    part.replace(file)  # whole, or not at all
     return file
+
+
+def _check_recipe(path: Path, found: str) -> None:
+    """Raise if what is kept there is of another recipe."""
+    if not path.exists():
+        path.write_text(json.dumps(found))
+    if (kept := json.loads(path.read_text())) != found:
+        raise ValueError(
+            f"{path.parent} holds a run of another recipe ({kept}, now {found}). Name "
+            "another --directory, or delete it and its scores."
+        )
 
 
 def _archs(directory: Path) -> Path:
@@ -159,6 +185,10 @@ def row(name: str, found: dict[str, Ranking], file: Path) -> dict[str, Any]:
         "partial_low": everything.partial.low,
         "choosing_tau": few.tau,
         "reporting_tau": rest.tau,
+        "reporting_low": rest.interval[0],
+        "reporting_high": rest.interval[1],
+        "guided": RECIPES[name].guided,
+        "steps": int(arrays["steps"]),
         "minutes": float(arrays["wall"]) / 60,
         "cpu_minutes": float(arrays["cpu"]) / 60,
     }
@@ -172,12 +202,17 @@ def row(name: str, found: dict[str, Ranking], file: Path) -> dict[str, Any]:
     return {f"{name}_{key}": value for key, value in out.items()}
 
 
-def best_of(rows: dict[str, dict[str, Any]], images: int) -> dict[str, Any]:
-    """Return the results of the unguided recipe that ranks the 1,000 best."""
+def best_of(
+    rows: dict[str, dict[str, Any]], spread: dict[str, Any], images: int
+) -> dict[str, Any]:
+    """Return the results of the unguided recipe that ranks the 1,000 best.
+
+    It is chosen by the mean over seeds, and reported of the first one.
+    """
     free = [name for name in rows if not RECIPES[name].guided]
     if not free:
         return {}
-    best = max(free, key=lambda name: rows[name][f"{name}_choosing_tau"])
+    best = max(free, key=lambda name: spread[f"{name}_choosing_mean"])
     own = {k.removeprefix(f"{best}_"): v for k, v in rows[best].items()}
     if images > 10_000:
         return {"best_50k": best, "best_tau_50k": own["tau"]}
@@ -186,6 +221,7 @@ def best_of(rows: dict[str, dict[str, Any]], images: int) -> dict[str, Any]:
         "best_tau": own["tau"],
         "best_tau_low": own["tau_low"],
         "best_tau_high": own["tau_high"],
+        "best_reporting_tau": own["reporting_tau"],
         "top_half_tau": own["top_half_tau"],
         "n": own["n"],
     }
@@ -241,6 +277,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, score, print, write."""
     args, console = arguments(argv), Console()
+    if not 0 < args.short <= 1 or (args.short < 1 and args.json):
+        raise SystemExit(
+            "--short is a share above 0 and at most 1, of recipes that are being tried: "
+            f"their results are printed and not written, but got {args.short}"
+            f"{' and --json' if args.json else ''}."
+        )
     truth, data = macro_truth.load(args.data), images(args.data, args.images)
     directory = args.directory / (f"short{args.short:g}" if args.short < 1 else "full")
     directory.mkdir(parents=True, exist_ok=True)
@@ -253,10 +295,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             jax.clear_caches()
     rows, spread = collect(directory, args.images, truth, console)
     console.print(show(rows, truth))
-    label = "" if args.images <= 10_000 else "50k_"
+    label = "" if args.images == 10_000 else f"{args.images // 1000}k_"
     flat = {label + k: v for own in rows.values() for k, v in own.items()}
     flat |= {label + k: v for k, v in spread.items()} | {f"{label}images": args.images}
-    results.write(args.json, _before(args.json) | flat | best_of(rows, args.images))
+    results.write(
+        args.json, _before(args.json) | flat | best_of(rows, spread, args.images)
+    )
 
 
 def collect(
@@ -266,13 +310,17 @@ def collect(
     rows: dict[str, dict[str, Any]] = {}
     spread: dict[str, Any] = {}
     for name in RECIPES:
-        files = sorted(directory.glob(f"{name}-{number}-*.npz"))
+        pattern = re.compile(rf"{name}-{number}-(\d+)\.npz")
+        seeds = [int(m[1]) for p in directory.iterdir() if (m := pattern.match(p.name))]
+        files = [directory / f"{name}-{number}-{seed}.npz" for seed in sorted(seeds)]
         if not files:
             continue
         found = [report(file, truth) for file in files]
         rows[name] = row(name, found[0], files[0])
         taus = [rankings["all"].tau for rankings in found]
         spread[f"{name}_seeds"] = len(taus)
+        few = [rankings["choosing"].tau for rankings in found]
+        spread[f"{name}_choosing_mean"] = float(np.mean(few))
         spread[f"{name}_tau_mean"] = float(np.mean(taus))
         spread[f"{name}_tau_spread"] = float(np.ptp(taus))
         console.print(f"{name}: {found[0]['all'].words()}\n", soft_wrap=True)
@@ -283,7 +331,8 @@ def _before(path: Path | None) -> dict[str, Any]:
     """Return what other runs have written, which this one adds to."""
     if path is None or not path.exists():
         return {}
-    return json.loads(path.read_text())
+    stale = results.environment()
+    return {k: v for k, v in json.loads(path.read_text()).items() if k not in stale}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -120,12 +121,14 @@ RECIPES: dict[str, Recipe] = {
     ),
     "fair": Recipe("strict fair, three paths an update", fair, 24, 5),
     "fair_singly": Recipe("strict fair, one path an update", fair_singly, 72, 14),
+    # Its ends are those of multiply-adds: the sampler knows what networks cost.
     "sandwich": Recipe(
         "sandwich and in-place distillation",
         sandwich,
         14,
         3,
         teaching=Teaching(SoftCrossEntropy()),
+        guided=True,
     ),
     "no_decay": Recipe("uniform, no weight decay", uniform, 72, 14, decay=0.0),
     "averaged": Recipe("uniform, averaged weights", uniform, 72, 14, average=0.999),
@@ -143,6 +146,12 @@ RECIPES: dict[str, Recipe] = {
         guided=True,
     ),
 }
+
+
+def digest(recipe: Recipe, name: str) -> str:
+    """Return what tells this recipe from an earlier one of its name."""
+    fields = dataclasses.asdict(recipe) | {"draw": name}
+    return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:16]
 
 
 def shorter(recipe: Recipe, factor: float) -> Recipe:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from oneshot.freezing import Freeze
 from oneshot.nested import overlaid
 from oneshot.programs import MakeOptimizer
 from oneshot.supernet import Tree, Weights
@@ -31,8 +32,8 @@ class AverageState(NamedTuple):
 class Averaged:
     """An optimizer that also keeps exponential moving averages of the weights.
 
-    With few updates behind it the average is that of all of them, as in Polyak and
-    Juditsky (1992): the decay is at most (1 + updates) / (10 + updates).
+    With fewer than about 1 / (1 - decay) updates behind it the average is the plain
+    mean of all of them (Polyak and Juditsky 1992), so it has no memory of the start.
 
     Args:
       optimizer: `learning_rate -> optax.GradientTransformation`.
@@ -40,7 +41,8 @@ class Averaged:
         its module.
 
     Raises:
-      ValueError: If `decay` is not between 0 and 1.
+      ValueError: If `decay` is not between 0 and 1, or the optimizer is a `Freeze`,
+        which has to stand outside.
 
     Example:
       >>> trainer = Trainer(net, strategy, Averaged(sgd(), 0.999), 0.1)
@@ -56,6 +58,11 @@ class Averaged:
                 "The decay of an average is between 0 and 1, such as 0.999, but got "
                 f"{self.decay}."
             )
+        if isinstance(self.optimizer, Freeze):
+            raise ValueError(
+                "Freeze has to stand outside, or the trainer does not see it: write "
+                "Freeze(Averaged(optimizer), ...)."
+            )
 
     def __call__(self, learning_rate: Any) -> optax.GradientTransformation:
         """Return the transformation, whose state ends with the average."""
@@ -68,7 +75,7 @@ class Averaged:
         def update(updates, state, params=None):
             own, (average, n) = state
             updates, own = inner.update(updates, own, params)
-            share = 1 - jnp.minimum(self.decay, (1 + n) / (10 + n))
+            share = 1 - jnp.minimum(self.decay, n / (1 + n))
 
             def move(old, param, change):
                 new = param + change.astype(param.dtype)
@@ -89,7 +96,8 @@ def averages(state: Any) -> Weights:
       state: A `TrainState` of a trainer whose optimizer is `Averaged`.
 
     Returns:
-      Weights; arrays that are not trained are the state's own.
+      Weights, whose arrays are the state's own: the next step gives them up, so copy
+      what shall be kept.
 
     Raises:
       ValueError: If the optimizer keeps no averages.

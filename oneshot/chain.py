@@ -360,7 +360,11 @@ class Chain:
     # --- warm-up ------------------------------------------------------------------
 
     def warm_up_jobs(
-        self, x: Tree, targets: Tree, roles: Sequence[Role] = ("labels",)
+        self,
+        x: Tree,
+        targets: Tree,
+        roles: Sequence[Role] = ("labels",),
+        accumulate: int = 1,
     ) -> Iterator[Callable[[], Any]]:
         """Yield one job for each distinct block that some arch runs on such batches.
 
@@ -368,9 +372,10 @@ class Chain:
           x: Inputs of a batch.
           targets: Its targets.
           roles: Those of a plan, one for each of its paths.
+          accumulate: Batches in a step.
         """
         last, seen = len(self.engine.supernet.slots) - 1, set()
-        several_paths = len(roles) > 1
+        several_paths = len(roles) > 1 or accumulate > 1
         variants: list[Variant] = [
             "update" if self.update.clip_norm is None else "norm"
         ]

@@ -1,7 +1,7 @@
 """Losses of a student by its teacher: functions of (outputs, targets, teacher outputs).
 
-Each returns one value for each example, or for each token where outputs have more axes.
-Teachers' outputs are constants: no gradient flows into the teacher.
+Each returns one value for each example; of sequences, the mean over their tokens or
+frames, without those whose target is negative, as padding is. Teachers' outputs are constants: no gradient flows into the teacher.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SoftCrossEntropy:
             outputs, teacher, self.temperature
         )
         cross = -jnp.sum(jnp.exp(log_teacher) * log_student, axis=-1)
-        loss = self.soft * self.temperature**2 * cross
+        loss = self.soft * self.temperature**2 * _over_tokens(cross, targets)
         if self.labels:
             loss = loss + self.labels * self.hard(outputs, targets)
         return loss
@@ -79,7 +79,8 @@ class AdaptiveAlphaDivergence:
     punishes a student that is surer than its teacher, a positive one a student that
     misses what the teacher holds likely; the larger of the two is taken for each
     example. Powers of the ratio are cut at `clip`, in value and gradient, or rare
-    classes would dominate.
+    classes would dominate; at alpha 1, where the gradient is the teacher's
+    probabilities and cannot grow, nothing is cut.
 
     Args:
       low: The negative alpha.
@@ -109,13 +110,12 @@ class AdaptiveAlphaDivergence:
 
     def __call__(self, outputs: Any, targets: Any, teacher: Any) -> jax.Array:
         """Return the loss of each example, [n], float32."""
-        del targets
         log_q, log_p = _log_probabilities(outputs, teacher, 1.0)
         low, high = (
             _alpha_divergence(log_p, log_q, alpha, self.clip)
             for alpha in (self.low, self.high)
         )
-        return jnp.maximum(low, high)
+        return _over_tokens(jnp.maximum(low, high), targets)
 
 
 def _log_probabilities(outputs: Any, teacher: Any, temperature: float):
@@ -126,16 +126,27 @@ def _log_probabilities(outputs: Any, teacher: Any, temperature: float):
     return student, jax.lax.stop_gradient(teacher)
 
 
+def _over_tokens(losses: jax.Array, targets: Any) -> jax.Array:
+    """Return the mean of each example, over the tokens that are no padding."""
+    if losses.ndim == 1:
+        return losses
+    real = jnp.ones_like(losses, bool)
+    if jnp.shape(targets) == losses.shape:
+        real = jnp.asarray(targets) >= 0
+    axes = tuple(range(1, losses.ndim))
+    total = jnp.sum(jnp.where(real, losses, 0.0), axis=axes)
+    return total / jnp.maximum(jnp.sum(real, axis=axes), 1)
+
+
 def _alpha_divergence(log_p, log_q, alpha: float, clip: float) -> jax.Array:
     # d D / d theta = -1/alpha sum_i q_i (p_i / q_i)^alpha d log q_i / d theta. With the
     # power cut, this is no longer the derivative of the value, so each is given its own
     # expression: `gradient - stop(gradient)` is zero and has the derivative.
+    if alpha == 1:
+        return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
     q = jax.lax.stop_gradient(jnp.exp(log_q))
     ratio = jax.lax.stop_gradient(log_p - log_q)
     power = jnp.exp(jnp.minimum(alpha * ratio, jnp.log(clip)))
-    if alpha == 1:
-        value = jnp.sum(jnp.exp(log_p) * ratio, axis=-1)
-    else:
-        value = jnp.sum(q * (power - 1), axis=-1) / (alpha * (alpha - 1))
+    value = jnp.sum(q * (power - 1), axis=-1) / (alpha * (alpha - 1))
     gradient = -jnp.sum(q * power * log_q, axis=-1) / alpha
     return value + gradient - jax.lax.stop_gradient(gradient)

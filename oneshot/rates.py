@@ -15,13 +15,14 @@ from oneshot.space import Arch
 
 @dataclasses.dataclass(frozen=True)
 class ComplexityAware:
-    """A rate that falls the sooner the larger the network that is trained.
+    """A rate that falls the sooner the smaller the network that is trained.
 
-    Step t of T has the rate `peak * (1 - t / T) ** gamma`, where gamma rises with the
-    logarithm of the network's cost, from 1 at the smallest to `steepest` at the
-    largest: small networks, which share weights with every larger one and converge
-    slowly, keep a high rate for longer (arXiv:2503.10740). A ranking by a supernet
-    trained so depends on cost by construction: report it as guided.
+    Step t of T has the rate `peak * (1 - t / T) ** gamma`, where gamma falls with the
+    logarithm of the network's cost, from `steepest` at the cheapest to 1 at the
+    dearest: small networks converge soon, and large ones, which a common rate leaves
+    behind, keep a high rate for longer (after arXiv:2503.10740; the paper's own map
+    from costs to exponents may differ). A ranking by a supernet trained so depends on
+    cost by construction: report it as guided.
 
     Args:
       peak: The rate at step 0, above 0.
@@ -63,7 +64,7 @@ class ComplexityAware:
         """Return gamma of one arch."""
         low, high = math.log(self.smallest), math.log(self.largest)
         share = (math.log(self.cost(arch)) - low) / (high - low)
-        return 1 + (self.steepest - 1) * min(1.0, max(0.0, share))
+        return self.steepest - (self.steepest - 1) * min(1.0, max(0.0, share))
 
     def __call__(self, step: Any, exponent: Any = 1.0) -> jax.Array:
         """Return the rate at a step, for networks of this exponent."""

@@ -18,7 +18,9 @@ import optax
 from oneshot import programs
 from oneshot.data import Data, Split
 from oneshot.engine import Engine
+from oneshot.freezing import Freeze
 from oneshot.losses import Metric, Metrics, as_metrics, cross_entropy
+from oneshot.optimizer import check_optimizer
 from oneshot.randomness import ARCHS, DROPOUT, WEIGHTS, stream_key
 from oneshot.relaxation import Relaxation, discretized, run_mixture
 from oneshot.space import Arch
@@ -42,6 +44,9 @@ class RelaxedTrainer:
       clip_norm: Bound on the norm of the weights' gradient, or None.
       arch_optimizer: Of the logits; the papers' Adam by default.
 
+    Raises:
+      ValueError: If the optimizer is not leaf-wise, holds a schedule, or freezes.
+
     Example:
       >>> weights_data, arch_data = halves(data)
       >>> trainer = RelaxedTrainer(net, Relaxation("gdas", 10.0, 0.1, 2000), sgd(),
@@ -63,6 +68,12 @@ class RelaxedTrainer:
         clip_norm: float | None = None,
         arch_optimizer: optax.GradientTransformation | None = None,
     ):
+        check_optimizer(optimizer)
+        if isinstance(optimizer, Freeze):
+            raise ValueError(
+                "A relaxed arch trains all weights, so `Freeze` would be ignored. Pass "
+                "the optimizer itself."
+            )
         self.supernet, self.relaxation, self.search = supernet, relaxation, search
         self.make_optimizer, self.learning_rate = optimizer, learning_rate
         self.metrics, self.engine = as_metrics(loss), Engine(supernet)
@@ -113,8 +124,17 @@ class RelaxedTrainer:
     ) -> tuple[TrainState, StepMetrics]:
         """Train the arch on a batch of its own data, then the weights on `batch`.
 
-        The arrays of `state` are given up to the new one, as by `Trainer.step`.
+        The arrays of `state` are given up to the new one. Logits go to the host, so
+        each step waits for the device.
+
+        Raises:
+          ValueError: If several batches are given.
         """
+        if isinstance(batch, list):
+            raise ValueError(
+                "A relaxed step takes one batch (x, y), but got a list of "
+                f"{len(batch)}. Leave out `accumulate`."
+            )
         logits, own = self._learnt(state)
         when = np.int32(state.step)
         keys = [stream_key(state.seed, stream) for stream in (ARCHS, DROPOUT)]
@@ -129,7 +149,8 @@ class RelaxedTrainer:
             when,
             keys,
         )
-        arch = discretized(self.supernet.space, jax.device_get(logits))
+        logits, own = jax.device_get((logits, own))
+        arch = discretized(self.supernet.space, logits)
         metrics = StepMetrics(state.step, (Planned(arch),), [logged], rate, norm)
         learnt, weights = _to_json((logits, own)), Weights(params, new)
         return TrainState(state.step + 1, state.seed, weights, optimizer, learnt), (

@@ -51,7 +51,7 @@ class RunSettings:
     (FairNAS); or the largest network, the smallest and two random ones, the largest
     teaching the others (BigNAS)."""
     over: Literal["archs", "paths", "canonical"] = "paths"
-    """Random paths are drawn uniformly over these."""
+    """Random paths are drawn uniformly over these; strict fairness is over archs."""
 
     def __post_init__(self):
         for name, least in (("steps", 1), ("batch_size", 1), ("learning_rate", 0)):

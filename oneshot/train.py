@@ -231,6 +231,7 @@ class Trainer:
         limit: int = 500,
         *,
         roles: Sequence[Role] | None = None,
+        accumulate: int = 1,
     ) -> float:
         """Compile everything that training on such batches runs.
 
@@ -242,7 +243,8 @@ class Trainer:
           limit: With more blocks than this only the first are compiled now, the rest
             when they are first used.
           roles: Those of the plans to come, one for each path of a plan; by default
-            those of the strategy's first plan.
+            those of the strategy's first plan. Where plans vary, warm up for each kind.
+          accumulate: Batches in a step.
 
         Returns:
           Seconds it took.
@@ -260,7 +262,7 @@ class Trainer:
         if roles is None:
             plan = self.strategy.plan(self.strategy.init(), 0, 0)
             roles = [planned.role for planned in plan]
-        jobs = list(self.executor.warm_up_jobs(*batch, roles))
+        jobs = list(self.executor.warm_up_jobs(*batch, roles, accumulate))
         return self.engine.warm_up(jobs, on_progress, limit)
 
     def step(

@@ -100,7 +100,7 @@ class TrainingPass:
         cotangent: list[Any] | None = None
         for step, group in branches.items():
             for found in (
-                [self._head(step, member, carry_id, carry) for member in group]
+                self._heads(step, group, carry_id, carry)
                 if step.layer == last
                 else [self._descend(group, depth, carry, carry_id)]
             ):
@@ -143,6 +143,15 @@ class TrainingPass:
         kept = _pick(block, "carry", carry), _pick(block, "out", out), saved
         tape.append((block, step.module, kept))
         return out
+
+    def _heads(self, step: Step, group: list[Member], carry_id: int, carry: Tree):
+        """Run the loss of each of some equal paths; their statistics move once."""
+        found, moved = [], None
+        for member in group:
+            found.append(self._head(step, member, carry_id, carry))
+            moved = self.state[step.module] if moved is None else moved
+        self.state[step.module] = moved
+        return found
 
     def _head(self, step: Step, member: Member, carry_id: int, carry: Tree):
         place, planned = member

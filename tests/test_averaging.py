@@ -45,7 +45,7 @@ def test_a_module_is_averaged_over_its_own_updates(elastic):
         on = {s.module for s in elastic[1].path(plans[i % len(plans)][0].arch)}
         for m in on:
             n = visits.get(m, 0)
-            share, visits[m] = 1 - min(DECAY, (1 + n) / (10 + n)), n + 1
+            share, visits[m] = 1 - min(DECAY, n / (1 + n)), n + 1
             average[m] = jax.tree.map(
                 lambda old, new, s=share: old + s * (new - old),
                 average[m],
@@ -82,13 +82,13 @@ def cost(arch):
     return 10.0 ** (1 + sum(arch))
 
 
-def test_larger_networks_have_rates_that_fall_sooner(elastic):
+def test_smaller_networks_have_rates_that_fall_sooner(elastic):
     reference, net = elastic
     archs = reference.archs(net, 3)
     low, high = (f(map(cost, archs)) for f in (min, max))
     rate = ComplexityAware(0.1, 12, cost, low, high, steepest=3.0)
-    assert rate.exponent(min(archs, key=cost)) == 1
-    assert rate.exponent(max(archs, key=cost)) == 3
+    assert rate.exponent(min(archs, key=cost)) == 3
+    assert rate.exponent(max(archs, key=cost)) == 1
     _, _, rates, plans = run(elastic, sgd, rate)
     gammas = [rate.exponent(plans[i % 3][0].arch) for i in range(12)]
     want = [0.1 * (1 - i / 12) ** g for i, g in enumerate(gammas)]
@@ -106,6 +106,11 @@ def test_larger_networks_have_rates_that_fall_sooner(elastic):
 def test_settings_out_of_range_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_frozen_weights_inside_an_average_are_refused():
+    with pytest.raises(ValueError, match="Freeze\\(Averaged"):
+        Averaged(Freeze(sgd, "stem/*"))
 
 
 def test_averages_of_a_plain_optimizer_are_refused(elastic):

@@ -7,6 +7,7 @@ import pytest
 from scipy.special import log_softmax
 
 from oneshot.distillation import AdaptiveAlphaDivergence, SoftCrossEntropy
+from oneshot.losses import next_token
 from oneshot.paths import Step, num_nodes, together
 from oneshot.strategies import Planned
 from oneshot.teaching import PairwiseRank, Teaching, check_plan, order_of
@@ -51,6 +52,33 @@ def test_alpha_divergence_and_its_gradient_are_the_definitions(low, high):
     got = jax.grad(lambda s: loss(s, None, TEACHER).sum())(STUDENT)
     expected = jax.grad(lambda s: want(s, TEACHER).sum())(STUDENT)
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_at_the_defaults_a_student_that_misses_a_class_gets_the_whole_gradient():
+    student, teacher = jnp.array([[-4.0, 0.0]]), jnp.array([[2.2, 0.0]])
+    loss = AdaptiveAlphaDivergence()
+    got = jax.grad(lambda s: loss(s, None, teacher).sum())(student)
+    want = jax.grad(lambda s: kullback_leibler(s, teacher).sum())(student)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [SoftCrossEntropy, AdaptiveAlphaDivergence])
+def test_a_sequence_counts_by_its_tokens_without_padding(make):
+    rng = np.random.default_rng(1)
+    student, teacher = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    targets = np.array([[1, 2, 3, 0], [1, -1, 2, -1], [0, 0, -1, -1]])
+    each = make()(student.reshape(12, 5), None, teacher.reshape(12, 5)).reshape(3, 4)
+    want = [row[t >= 0].mean() for row, t in zip(each, targets, strict=True)]
+    np.testing.assert_allclose(make()(student, targets, teacher), want, rtol=1e-5)
+
+
+def test_tokens_are_distilled_and_labelled_at_once():
+    rng = np.random.default_rng(1)
+    student, teacher = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    targets = np.array([[1, 2, 3, 0], [1, -1, 2, -1], [0, 0, -1, -1]])
+    both = SoftCrossEntropy(labels=1.0, hard=next_token)(student, targets, teacher)
+    soft = SoftCrossEntropy()(student, targets, teacher)
+    np.testing.assert_allclose(both, soft + next_token(student, targets), rtol=1e-5)
 
 
 def test_a_cut_ratio_bounds_the_gradient_of_what_a_student_misses():

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from oracle import LR, Cycle, Oracle, close, leaves, same_bits, sgd, start, train
+from oracle import DECAY, LR, Cycle, Oracle, close, leaves, same_bits, sgd, start, train
 from supernets import BY_NAME, REFERENCES, SPACES
 
 from oneshot.compilations import CompilationCounter
@@ -184,6 +184,13 @@ def test_several_batches_train_by_the_mean_of_their_gradients(mixed, execution):
     mean = jax.tree.map(lambda a, b: (a + b) / 2, first[2], second[2])
     norm = np.sqrt(sum(np.sum(np.square(g, dtype=float)) for g in leaves(mean)))
     np.testing.assert_allclose(np.sqrt(metrics.squared_norm), norm, rtol=1e-3)
+    scale = min(1.0, CLIP / norm)
+    before, after = mixed.weights.params, jax.device_get(state).weights.params
+    want = {
+        m: jax.tree.map(lambda p, g: p - LR * (scale * g + DECAY * p), before[m], own)
+        for m, own in mean.items()
+    }
+    close({m: after[m] for m in want}, want)
 
 
 @pytest.mark.parametrize("case, execution", PAIRS, indirect=["case"])

@@ -35,7 +35,11 @@ def losses(folder: Path, processes: int, devices: int, dtype: str):
         )
         for i in range(processes)
     ]
-    outputs = [process.communicate(timeout=300)[0] for process in running]
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
     assert [process.returncode for process in running] == [0] * processes, outputs
     found = [dict(np.load(folder / f"losses{i}.npz")) for i in range(processes)]
     assert {int(one.pop("devices")) for one in found} == {processes * devices}
