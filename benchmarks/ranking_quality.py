@@ -33,16 +33,15 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import macro_truth, results
 from benchmarks.ranking_data import images
 from benchmarks.ranking_recipes import RECIPES, Recipe, digest, shorter
+from benchmarks.ranking_table import best_of, report, row, show
 from oneshot import checkpoint
 from oneshot.averaging import averages
 from oneshot.cost_tables import CostTables
 from oneshot.data import Data
-from oneshot.diagnostics import Ranking
 from oneshot.evaluate import Evaluator
 from oneshot.fitting import fit
 from oneshot.losses import CLASSIFICATION
@@ -152,112 +151,6 @@ def _archs(directory: Path) -> Path:
     return directory / "archs.npy"
 
 
-def report(file: Path, truth: macro_truth.MacroTruth) -> dict[str, Ranking]:
-    """Return the rankings of one recipe's scores over each part of the networks."""
-    score = -np.load(file)["loss"]
-    parts = {
-        "choosing": (truth.choosing, "1,000 fixed by seed 0, to choose recipes by"),
-        "reporting": (truth.reporting, "the other 2,969"),
-        "all": (np.arange(len(score)), "all distinct networks"),
-    }
-    return {
-        part: truth.rank(score[where], where, words)
-        for part, (where, words) in parts.items()
-    }
-
-
-def row(name: str, found: dict[str, Ranking], file: Path) -> dict[str, Any]:
-    """Return flat results of one recipe."""
-    everything, rest, few = found["all"], found["reporting"], found["choosing"]
-    arrays = np.load(file)
-    (low, high), half = everything.interval, everything.top_half.inherited
-    out = {
-        "tau": everything.tau,
-        "tau_low": low,
-        "tau_high": high,
-        "n": everything.overall.n,
-        "top_half_tau": half.value,
-        "top_half_low": half.low,
-        "top_half_high": half.high,
-        "tenth_tau": everything.top_tenth.inherited.value,
-        "spearman": everything.spearman.value,
-        "partial_tau": everything.partial.value,
-        "partial_low": everything.partial.low,
-        "choosing_tau": few.tau,
-        "reporting_tau": rest.tau,
-        "reporting_low": rest.interval[0],
-        "reporting_high": rest.interval[1],
-        "guided": RECIPES[name].guided,
-        "steps": int(arrays["steps"]),
-        "minutes": float(arrays["wall"]) / 60,
-        "cpu_minutes": float(arrays["cpu"]) / 60,
-    }
-    if everything.within is not None:
-        out |= {
-            "within_tau": everything.within.value,
-            "within_low": everything.within.low,
-        }
-    out |= {f"precision_{k}": v.value for k, v in everything.precision.items()}
-    out |= {f"regret_{k}": v.value for k, v in everything.regret.items()}
-    return {f"{name}_{key}": value for key, value in out.items()}
-
-
-def best_of(
-    rows: dict[str, dict[str, Any]], spread: dict[str, Any], images: int
-) -> dict[str, Any]:
-    """Return the results of the unguided recipe that ranks the 1,000 best.
-
-    It is chosen by the mean over seeds, and reported of the first one.
-    """
-    free = [name for name in rows if not RECIPES[name].guided]
-    if not free:
-        return {}
-    best = max(free, key=lambda name: spread[f"{name}_choosing_mean"])
-    own = {k.removeprefix(f"{best}_"): v for k, v in rows[best].items()}
-    if images > 10_000:
-        return {"best_50k": best, "best_tau_50k": own["tau"]}
-    return {
-        "best": best,
-        "best_tau": own["tau"],
-        "best_tau_low": own["tau_low"],
-        "best_tau_high": own["tau_high"],
-        "best_reporting_tau": own["reporting_tau"],
-        "top_half_tau": own["top_half_tau"],
-        "n": own["n"],
-    }
-
-
-def show(rows: dict[str, dict[str, Any]], truth: macro_truth.MacroTruth) -> Table:
-    """Return the table of all recipes, what ranks for free below them."""
-    columns = ("recipe", "tau", "on 1,000", "top half", "partial | macs", "minutes")
-    table = Table(*columns, title="Kendall's tau with NAS-Bench-Macro's truth")
-    for name, found in rows.items():
-        own = {k.removeprefix(f"{name}_"): v for k, v in found.items()}
-        guided = " (guided)" if RECIPES[name].guided else ""
-        table.add_row(
-            RECIPES[name].words + guided,
-            f"{own['tau']:.3f} [{own['tau_low']:.3f}, {own['tau_high']:.3f}]",
-            f"{own['choosing_tau']:.3f}",
-            f"{own['top_half_tau']:.3f}",
-            f"{own['partial_tau']:.3f}",
-            f"{own['minutes']:.1f}",
-        )
-    where = np.arange(len(truth.archs))
-    free = truth.rank(truth.macs, where, "all")
-    for field, words in (("params", "parameters"), ("macs", "multiply-adds")):
-        _trivial(table, words, free, field)
-    _trivial(table, "blocks that are not the identity", free, "depth")
-    ceiling = free.overall.ceiling
-    table.add_row("ceiling, seed against seeds", f"{ceiling:.3f}", "", "", "", "")
-    return table
-
-
-def _trivial(table: Table, words: str, found: Ranking, field: str) -> None:
-    everything, half = (getattr(t, field) for t in (found.overall, found.top_half))
-    interval = f"[{everything.low:.3f}, {everything.high:.3f}]"
-    table.add_row(words, f"{everything.value:.3f} {interval}", "", f"{half.value:.3f}")
-
-
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -279,8 +172,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, console = arguments(argv), Console()
     if not 0 < args.short <= 1 or (args.short < 1 and args.json):
         raise SystemExit(
-            "--short is a share above 0 and at most 1, of recipes that are being tried: "
-            f"their results are printed and not written, but got {args.short}"
+            "--short is a share above 0 and at most 1, for recipes that are being "
+            f"tried: their results are printed and not written, but got {args.short}"
             f"{' and --json' if args.json else ''}."
         )
     truth, data = macro_truth.load(args.data), images(args.data, args.images)

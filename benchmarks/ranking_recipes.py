@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -151,7 +152,8 @@ RECIPES: dict[str, Recipe] = {
 def digest(recipe: Recipe, name: str) -> str:
     """Return what tells this recipe from an earlier one of its name."""
     fields = dataclasses.asdict(recipe) | {"draw": name}
-    return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:16]
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(sorted(fields.items())))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def shorter(recipe: Recipe, factor: float) -> Recipe:

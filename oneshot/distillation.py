@@ -1,7 +1,8 @@
 """Losses of a student by its teacher: functions of (outputs, targets, teacher outputs).
 
 Each returns one value for each example; of sequences, the mean over their tokens or
-frames, without those whose target is negative, as padding is. Teachers' outputs are constants: no gradient flows into the teacher.
+frames, without those whose target is negative, as padding is. Teachers' outputs are
+constants: no gradient flows into the teacher.
 """
 
 from __future__ import annotations
