@@ -19,12 +19,12 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def losses(folder: Path, processes: int, devices: int, dtype: str):
+def losses(folder: Path, processes: int, devices: int, dtype: str, steps: int = 200):
     """Return the losses by strategy of each process."""
     folder.mkdir()
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    arguments = [str(processes), str(free_port()), str(folder), dtype]
+    arguments = [str(processes), str(free_port()), str(folder), dtype, str(steps)]
     running = [
         subprocess.Popen(
             [sys.executable, str(WORKER), str(i), *arguments],
@@ -51,7 +51,8 @@ def losses(folder: Path, processes: int, devices: int, dtype: str):
 def test_devices_and_processes_train_as_one_device_does(dtype, tmp_path):
     (want,) = losses(tmp_path / "one", 1, 1, dtype)
     spread = losses(tmp_path / "four", 1, 4, dtype)
-    spread += losses(tmp_path / "two", 2, 1, dtype)
+    # What processes say to each other takes long; in float32 the first steps suffice.
+    spread += losses(tmp_path / "two", 2, 1, dtype, 200 if dtype == "float64" else 10)
     for name in STRATEGIES:
         assert want[name][-20:].mean() < 0.7 * want[name][:5].mean()  # it learns
         for got in spread:
@@ -59,4 +60,6 @@ def test_devices_and_processes_train_as_one_device_does(dtype, tmp_path):
                 np.testing.assert_allclose(got[name], want[name], rtol=1e-6)
             else:
                 np.testing.assert_allclose(got[name][:10], want[name][:10], rtol=1e-4)
-                assert abs(got[name][-20:].mean() - want[name][-20:].mean()) < 0.05
+        if dtype == "float32":
+            last = [one[name][-20:].mean() for one in (spread[0], want)]
+            assert abs(last[0] - last[1]) < 0.05

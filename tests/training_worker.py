@@ -1,12 +1,15 @@
-"""One process of a training: python training_worker.py I COUNT PORT DIR DTYPE."""
+"""One process of a training: python training_worker.py I COUNT PORT DIR DTYPE STEPS."""
 
 import sys
 from pathlib import Path
 
 import jax
 
-rank, count, port, folder, dtype = sys.argv[1:6]
+rank, count, port, folder, dtype, steps = sys.argv[1:7]
 jax.config.update("jax_enable_x64", dtype == "float64")
+# Virtual devices share a few threads: with programs queued behind each other, some can
+# wait for ever for others to meet them.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 if int(count) > 1:
     jax.distributed.initialize(
         f"127.0.0.1:{port}", num_processes=int(count), process_id=int(rank)
@@ -28,7 +31,7 @@ from oneshot import (  # noqa: E402
     Uniform,
 )
 
-STEPS, BATCH = 200, 16
+STEPS, BATCH = int(steps), 16
 
 
 class Dense(nnx.Module):
@@ -67,8 +70,8 @@ def sgd(lr):
 
 
 layer = {"skip": Identity, "a": dense(8, 8), "b": dense(8, 8, 2.0)}
-net = Supernet(dense(6, 8), [OneOf(**layer) for _ in range(3)], logits(8, 4))
-ends = (0, 0, 0), (2, 2, 2)
+net = Supernet(dense(6, 8), [OneOf(**layer) for _ in range(2)], logits(8, 4))
+ends = (0, 0), (2, 2)
 STRATEGIES = {
     "uniform": Uniform(net.space),
     "fair": StrictFair(net.space),
@@ -86,12 +89,11 @@ found = {}
 for name, strategy in STRATEGIES.items():
     teaching = Teaching(distillation)
     trainer = Trainer(net, strategy, sgd, 0.05, loss=loss, mesh=mesh, teaching=teaching)
-    state, steps = trainer.init(0, x[0]), []
+    state, losses = trainer.init(0, x[0]), []
     for step in range(STEPS):
         state, metrics = trainer.step(state, (x[step % 10], y[step % 10]))
-        # Virtual devices share a few threads: waiting keeps their meetings in order.
-        steps.append(metrics.host()["loss"])
-    found[name] = steps
+        losses.append(metrics.host()["loss"])
+    found[name] = losses
 np.savez(Path(folder) / f"losses{rank}.npz", devices=len(devices), **found)
 if int(count) > 1:
     jax.distributed.shutdown()
