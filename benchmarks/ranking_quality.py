@@ -4,7 +4,7 @@
         --json benchmarks/results/ranking_quality.json
 
 Each recipe trains a supernet on CIFAR-10's training images, then scores every network
-by its loss on 2,000 test images by inherited weights, 1,000 training images
+by its loss on 2,000 test images by inherited weights, 512 training images
 recalibrating BatchNorm; the truth is the table's mean accuracy of three seeds, of the
 canonical code. A recipe may take 45 minutes on two cores, training and scoring
 together (`--images 50000`: 2.5 hours). Recipes are compared on 1,000 networks fixed by

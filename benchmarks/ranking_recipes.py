@@ -116,33 +116,33 @@ def pairs(net: Supernet, costs: CostTables) -> Strategy:
 
 
 RECIPES: dict[str, Recipe] = {
-    "uniform": Recipe("uniform over canonical codes", uniform, 72, 14),
+    "uniform": Recipe("uniform over canonical codes", uniform, 56, 12),
     "uniform_archs": Recipe(
-        "uniform over codes", lambda net, costs: Uniform(net.space), 72, 14
+        "uniform over codes", lambda net, costs: Uniform(net.space), 56, 12
     ),
-    "fair": Recipe("strict fair, three paths an update", fair, 24, 5),
-    "fair_singly": Recipe("strict fair, one path an update", fair_singly, 72, 14),
+    "fair": Recipe("strict fair, three paths an update", fair, 18, 4),
+    "fair_singly": Recipe("strict fair, one path an update", fair_singly, 56, 12),
     # Its ends are those of multiply-adds: the sampler knows what networks cost.
     "sandwich": Recipe(
         "sandwich and in-place distillation",
         sandwich,
-        14,
-        3,
+        11,
+        2,
         teaching=Teaching(SoftCrossEntropy()),
         guided=True,
     ),
-    "no_decay": Recipe("uniform, no weight decay", uniform, 72, 14, decay=0.0),
-    "averaged": Recipe("uniform, averaged weights", uniform, 72, 14, average=0.999),
-    "low_rate": Recipe("uniform, rate 0.05", uniform, 72, 14, rate=0.05),
-    "large_batch": Recipe("uniform, batches of 128", uniform, 72, 14, batch=128),
+    "no_decay": Recipe("uniform, no weight decay", uniform, 56, 12, decay=0.0),
+    "averaged": Recipe("uniform, averaged weights", uniform, 56, 12, average=0.999),
+    "low_rate": Recipe("uniform, rate 0.05", uniform, 56, 12, rate=0.05),
+    "large_batch": Recipe("uniform, batches of 128", uniform, 56, 12, batch=128),
     "by_complexity": Recipe(
-        "uniform, rate by parameters", uniform, 72, 14, by_complexity=True, guided=True
+        "uniform, rate by parameters", uniform, 56, 12, by_complexity=True, guided=True
     ),
     "pairs": Recipe(
         "pairs ranked by multiply-adds",
         pairs,
-        36,
-        7,
+        28,
+        6,
         teaching=Teaching(rank=PairwiseRank(1.0)),
         guided=True,
     ),
