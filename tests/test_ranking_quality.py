@@ -76,7 +76,7 @@ def test_recipes_are_trained_scored_and_reported(small, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch):
-    runs = {}
+    runs, fit = {}, ranking_quality.fit
     for kind in ("whole", "stopped"):
         directory = tmp_path / kind
         directory.mkdir()
@@ -84,7 +84,6 @@ def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch):
         console = ranking_quality.Console(quiet=True)
         if kind == "stopped":
             monkeypatch.setattr(ranking_quality, "SAVE_SECONDS", 0)
-            fit = ranking_quality.fit
 
             def interrupted(*args, **options):
                 yield next(iter(fit(*args, **options, every=2)))
