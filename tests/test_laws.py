@@ -184,7 +184,7 @@ def test_several_batches_train_by_the_mean_of_their_gradients(mixed, execution):
     mean = jax.tree.map(lambda a, b: (a + b) / 2, first[2], second[2])
     norm = np.sqrt(sum(np.sum(np.square(g, dtype=float)) for g in leaves(mean)))
     np.testing.assert_allclose(np.sqrt(metrics.squared_norm), norm, rtol=1e-3)
-    scale = min(1.0, CLIP / norm)
+    scale = float(min(1.0, CLIP / norm))
     before, after = mixed.weights.params, jax.device_get(state).weights.params
     want = {
         m: jax.tree.map(lambda p, g: p - LR * (scale * g + DECAY * p), before[m], own)
