@@ -412,6 +412,8 @@ class Chain:
                 yield lambda n=name: self.apply_update(n)
         if several_paths:
             pairs = "better" in roles
+            if pairs:
+                yield lambda: self.rank_factors
             for name in self.modules:
                 yield lambda n=name: (self.add(n), self.add_norm(n))
                 if pairs:
