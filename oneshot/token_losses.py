@@ -17,7 +17,8 @@ def next_token(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
     Args:
       logits: [n, tokens, vocabulary], unnormalised; those at a token predict the next.
-      targets: [n, tokens], the next tokens; negative where there is none (padding).
+      targets: [n, tokens], the next tokens, or those that were hidden
+        (`oneshot.mask_tokens`); negative where there is none, such as padding.
 
     Returns:
       [n], float32; 0 for a sequence without targets.
