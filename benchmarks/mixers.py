@@ -1,0 +1,163 @@
+"""A space of small language models whose blocks differ in kind rather than in size.
+
+Six residual blocks in a row, each one of five: attention to all characters before,
+linear attention, attention to the last few, a causal convolution, or a gated MLP, which
+mixes no characters. Order matters, nothing is skipped, and so neither cost nor depth
+says much: 15,625 networks, all distinct.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks.text_data import text_parts
+from oneshot.data import Data
+from oneshot.layers import OneOf
+from oneshot.nn import AttentionOffer, CausalAttention, GatedMlp, RMSNorm
+from oneshot.nn.causal_attention import Kind
+from oneshot.supernet import Supernet
+
+LAYERS, WIDTH, CONTEXT, VOCABULARY = 6, 48, 64, 65
+HEADS, HIDDEN, WINDOW, KERNEL = 3, WIDTH * 4 // 3, 8, 4
+SCORED = 48_000  # characters of the validation part
+
+
+class Convolution(nnx.Module):
+    """A gated causal convolution, each feature on its own, between two linear maps."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        options: dict[str, Any] = {"use_bias": False, "rngs": rngs}
+        self.open = nnx.Linear(width, 2 * width, **options)
+        self.taps = nnx.Param(rngs.params.normal((KERNEL, width)) / KERNEL**0.5)
+        self.close = nnx.Linear(width, width, **options)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[n, tokens, width] to the same."""
+        values, gates = jnp.split(self.open(x), 2, axis=-1)
+        padded = jnp.pad(values, ((0, 0), (KERNEL - 1, 0), (0, 0)))
+        taps = self.taps[...][:, None, None]
+        mixed = sum(padded[:, i : i + x.shape[1]] * taps[i] for i in range(KERNEL))
+        return self.close(mixed * nnx.silu(gates))
+
+
+class Block(nnx.Module):
+    """x + mix(norm(x))."""
+
+    def __init__(self, make: Callable[..., nnx.Module], *, rngs: nnx.Rngs):
+        self.norm = RMSNorm(WIDTH)
+        self.mix: Any = make(rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[n, tokens, width] to the same."""
+        return x + self.mix(self.norm(x))
+
+
+class Stem(nnx.Module):
+    """A vector for each character."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.embed = nnx.Embed(VOCABULARY, WIDTH, rngs=rngs)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Integers [n, tokens] to [n, tokens, width]."""
+        return self.embed(tokens)
+
+
+class Head(nnx.Module):
+    """Logits of the next character."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.norm = RMSNorm(WIDTH)
+        self.out = nnx.Linear(WIDTH, VOCABULARY, use_bias=False, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[n, tokens, width] to [n, tokens, vocabulary]."""
+        return self.out(self.norm(x))
+
+
+class Attention(nnx.Module):
+    """Attention of one kind, all its heads."""
+
+    def __init__(self, kind: Kind, *, rngs: nnx.Rngs):
+        offer = AttentionOffer((HEADS,), (WIDTH // HEADS,), kind=(kind,), window=WINDOW)
+        self.attention, self.kind = CausalAttention(WIDTH, offer, rngs=rngs), kind
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[n, tokens, width] to the same."""
+        return self.attention(x, heads=HEADS, kind=self.kind)
+
+
+class Mlp(nnx.Module):
+    """A gated MLP of about as many weights as attention."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.mlp = GatedMlp(WIDTH, (HIDDEN,), rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[n, tokens, width] to the same."""
+        return self.mlp(x, hidden=HIDDEN)
+
+
+def _attention(kind: Kind, *, rngs: nnx.Rngs) -> nnx.Module:
+    return Attention(kind, rngs=rngs)
+
+
+def _mlp(*, rngs: nnx.Rngs) -> nnx.Module:
+    return Mlp(rngs=rngs)
+
+
+def _convolution(*, rngs: nnx.Rngs) -> nnx.Module:
+    return Convolution(WIDTH, rngs=rngs)
+
+
+MIXERS: dict[str, Callable[..., nnx.Module]] = {
+    "full": functools.partial(_attention, "full"),
+    "linear": functools.partial(_attention, "linear"),
+    "window": functools.partial(_attention, "window"),
+    "conv": _convolution,
+    "mlp": _mlp,
+}
+
+
+def mixers() -> Supernet:
+    """Return the supernet."""
+    blocks = {name: functools.partial(_block, make) for name, make in MIXERS.items()}
+    return Supernet(_stem, [OneOf(**blocks) for _ in range(LAYERS)], _head)
+
+
+def _block(make: Callable[..., nnx.Module], *, rngs: nnx.Rngs) -> nnx.Module:
+    return Block(make, rngs=rngs)
+
+
+def _stem(*, rngs: nnx.Rngs) -> nnx.Module:
+    return Stem(rngs=rngs)
+
+
+def _head(*, rngs: nnx.Rngs) -> nnx.Module:
+    return Head(rngs=rngs)
+
+
+def mixers_data() -> Data:
+    """Return windows of Shakespeare's characters, and others that score.
+
+    Of a window that scores, the second half is scored, so that no character is without
+    context.
+    """
+    train, validate, _ = text_parts()
+    x, y = _windows(validate[: SCORED + 1], CONTEXT // 2)
+    y[:, : CONTEXT // 2] = -1
+    return Data.from_arrays(
+        _windows(train, CONTEXT // 2), validate=(x, y), calibrate=64
+    )
+
+
+def _windows(numbers: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    views = np.lib.stride_tricks.sliding_window_view(numbers, CONTEXT + 1)[::stride]
+    return views[:, :-1].copy(), views[:, 1:].copy()

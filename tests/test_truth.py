@@ -1,0 +1,46 @@
+"""The ground-truth table: networks trained alone, resumable, and what it is worth."""
+
+import io
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks import truth
+from benchmarks.mixers import CONTEXT, VOCABULARY, mixers
+
+
+def test_all_networks_differ_and_see_the_past_only():
+    net = mixers()
+    assert net.space.num_paths == net.space.size == 5**6
+    weights = net.init(jax.random.key(0), np.zeros((1, CONTEXT), np.int32))
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (1, CONTEXT))
+    changed = tokens.copy()
+    changed[0, 40:] = (changed[0, 40:] + 1) % VOCABULARY
+    for kind in range(5):
+        a, b = (net.apply(*weights, [kind] * 6, x)[0] for x in (tokens, changed))
+        np.testing.assert_allclose(a[:, :40], b[:, :40], atol=1e-5)
+        assert not np.allclose(a[:, 40:], b[:, 40:], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_stopped_table_goes_on_and_says_what_it_is_worth(
+    data_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ONESHOT_DATA", str(data_dir))
+    table, console = tmp_path / "table.csv", Console(file=io.StringIO())
+    truth.train(table, 2, 2, 2, console)
+    whole = table.read_text()
+    lines = whole.splitlines(keepends=True)
+    assert len(lines) == 5
+    table.write_text("".join(lines[:3]) + lines[3][:9])  # killed while it wrote
+    truth.train(table, 2, 2, 2, console)
+    again = truth.rows_of(table, 2)
+    assert [row["bits"] for row in again] == [line.split(",")[6] for line in lines[1:]]
+    found = truth.summary(table, 2, 2)
+    assert found["networks"] == 2 and found["seeds"] == 2
+    assert 4 < found["bits_best"] <= found["bits_worst"] < 9
+    assert abs(found["best_trivial"]) <= 1 and not found["fit_as_truth"]
+    with pytest.raises(ValueError, match="for 2 steps, but 3 were"):
+        truth.rows_of(table, 3)
