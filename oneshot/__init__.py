@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from oneshot.searching import Objective as Objective
     from oneshot.searching import Result as Result
     from oneshot.searching import search as search
+    from oneshot.sharding import ByPath as ByPath
+    from oneshot.sharding import FullySharded as FullySharded
     from oneshot.space import Choice as Choice
     from oneshot.space import Commuting as Commuting
     from oneshot.space import SearchSpace as SearchSpace
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from oneshot.strategies import Strategy as Strategy
     from oneshot.strategies import StrictFair as StrictFair
     from oneshot.strategies import Uniform as Uniform
+    from oneshot.strategies import WithExamples as WithExamples
     from oneshot.supernet import Supernet as Supernet
     from oneshot.supernet import Weights as Weights
     from oneshot.teaching import PairwiseRank as PairwiseRank
@@ -97,6 +100,9 @@ if TYPE_CHECKING:
     from oneshot.trials import Trials as Trials
     from oneshot.tuning import cosine as cosine
     from oneshot.tuning import tune as tune
+    from oneshot.unsharing import unshare as unshare
+    from oneshot.unsharing import unshared_state as unshared_state
+    from oneshot.unsharing import unshared_weights as unshared_weights
 
 _NAMES = {
     "algorithms": "NSGA2 RandomSearch RegularizedEvolution",
@@ -122,11 +128,12 @@ _NAMES = {
     "racing": "Race",
     "resources": "Resources",
     "searching": "Objective Result search",
+    "sharding": "ByPath FullySharded",
     "space": "Choice Commuting SearchSpace",
     "strategies": (
         "Attentive CostBinned Fixed LossAware PathImportance Phase Planned "
         "DataImportance PriorPairs PriorityBoard Progressive Restricted Sandwich "
-        "Strategy StrictFair Uniform"
+        "Strategy StrictFair Uniform WithExamples"
     ),
     "teaching": "PairwiseRank Teaching",
     "averaging": "Averaged averages",
@@ -140,6 +147,7 @@ _NAMES = {
     "fitting": "DivergedError fit",
     "trials": "Trial Trials",
     "tuning": "cosine tune",
+    "unsharing": "unshare unshared_state unshared_weights",
 }
 _MODULE_OF = {
     name: module for module, names in _NAMES.items() for name in names.split()

@@ -16,7 +16,15 @@ import jax
 import numpy as np
 
 from oneshot import programs
-from oneshot.engine import INDEX, SCALAR, Engine, Kind, key_shape, saved_shapes
+from oneshot.engine import (
+    INDEX,
+    SCALAR,
+    Engine,
+    Kind,
+    OptimizerOf,
+    key_shape,
+    saved_shapes,
+)
 from oneshot.freezing import frozen_leaves
 from oneshot.nested import trained
 from oneshot.paths import Path, Step
@@ -167,7 +175,7 @@ class Chain:
             (module.params, "weights"),
             (module.state, "weights"),
             (carry, "data"),
-            (rng, "weights"),
+            (rng, "copied"),
         ]
         compiled = self.engine.compile(
             ("forward", key), fn, arguments, ("data", "weights", None)
@@ -233,13 +241,13 @@ class Chain:
                 (module.params, "weights"),
                 (module.state, "weights"),
                 (self.engine.carry(carry_id), "data"),
-                ((key_shape(), INDEX) if module.has_rng else None, "weights"),
+                ((key_shape(), INDEX) if module.has_rng else None, "copied"),
                 (self.engine.carry(target_id), "data"),
-                (SCALAR, "weights"),
+                (SCALAR, "copied"),
             ]
             if taught_id is not None:
                 arguments.append((self.engine.carry(taught_id), "data"))
-            results = ["data", "weights", "weights", "weights"]
+            results = ["data", "weights", "weights", "copied"]
             results += ["data"] * teaches
             call = self._vary(
                 ("head", key), fn, step.module, variant, arguments, results
@@ -256,13 +264,13 @@ class Chain:
         if variant == "update":
             fn = programs.with_update(fn, self.update.make_optimizer, 1)
             arguments[1:1] = self._opt_arguments(module)
-            results[1] = ("weights", "weights")
+            results[1] = ("weights", OptimizerOf(module))
             donate = (0, 1) if self.update.donate else ()
         elif variant == "norm":
             fn = programs.with_norm(fn, 1)
             arguments, results = (
-                [(SCALAR, "weights"), *arguments],
-                [*results, "weights"],
+                [(SCALAR, "copied"), *arguments],
+                [*results, "copied"],
             )
         fn.__name__ = f"{name}_{variant}"
         full = (key, frozen, variant, self._own)
@@ -271,8 +279,8 @@ class Chain:
     def _opt_arguments(self, module: str):
         init = self.update.make_optimizer(0.1).init
         return [
-            (jax.eval_shape(init, self._trained(module)), "weights"),
-            (SCALAR, "weights"),
+            (jax.eval_shape(init, self._trained(module)), OptimizerOf(module)),
+            (SCALAR, "copied"),
         ]
 
     def _frozen(self, module: str) -> frozenset:
@@ -292,10 +300,10 @@ class Chain:
         if call is None:
             fn = programs.update(self.update.make_optimizer, self.update.clip_norm)
             params = (self.modules[module].params, "weights")
-            rest = [(self._trained(module), "weights"), (SCALAR, "weights")]
+            rest = [(self._trained(module), "weights"), (SCALAR, "copied")]
             arguments = [params, *self._opt_arguments(module), *rest]
             donate = (0, 1) if self.update.donate else ()
-            results = ("weights", "weights")
+            results = ("weights", OptimizerOf(module))
             full = (key, self._own)
             call = self._calls[key] = self.engine.compile(
                 full, fn, arguments, results, donate
@@ -310,11 +318,11 @@ class Chain:
     def add_norm(self, module: str) -> Any:
         """Return the program that adds a gradient's squared norm to a sum."""
         params = (self._trained(module), "weights")
-        return self._small("norm", _add_norm, module, [(SCALAR, "weights"), params])
+        return self._small("norm", _add_norm, module, [(SCALAR, "copied"), params])
 
     def scale(self, module: str) -> Any:
         """Return the program that multiplies a module's gradients by a number."""
-        arguments = [(self._trained(module), "weights"), (SCALAR, "weights")]
+        arguments = [(self._trained(module), "weights"), (SCALAR, "copied")]
         return self._small("scale", programs.scaled, module, arguments)
 
     def add_cotangents(self, carry_id: int) -> Any:
@@ -333,9 +341,9 @@ class Chain:
         """The program (two losses, two weights, share of this batch) -> factors of the
         two gradients."""
         fn = programs.rank_factors(self.teaching.rank)
-        scalar: tuple[Any, Kind] = SCALAR, "weights"
+        scalar: tuple[Any, Kind] = SCALAR, "copied"
         five = scalar, scalar, scalar, scalar, scalar
-        return self.engine.compile(("rank", self._own), fn, five, "weights")
+        return self.engine.compile(("rank", self._own), fn, five, "copied")
 
     def shares(self, n: int) -> Any:
         """Return 1 / n on the device."""
@@ -346,9 +354,9 @@ class Chain:
     def mean(self, logs: Sequence[Any]) -> Any:
         """Return the mean of what was logged for several batches."""
         one = self.engine.carry_id(logs[0])
-        argument: tuple[Any, Kind] = [self.engine.carry(one)] * len(logs), "weights"
+        argument: tuple[Any, Kind] = [self.engine.carry(one)] * len(logs), "copied"
         key = "mean", len(logs), one
-        call = self.engine.compile(key, programs.mean, [argument], "weights")
+        call = self.engine.compile(key, programs.mean, [argument], "copied")
         return call(list(logs))
 
     def _small(self, kind: str, fn: Callable, module: str, arguments):

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from oneshot.engine import Engine, Kind
 from oneshot.supernet import Supernet, Weights
 from oneshot.train import Trainer, TrainState
 
@@ -41,7 +43,7 @@ def save(
     metadata = {
         "step": state.step,
         "seed": state.seed,
-        "strategy": state.strategy,
+        "strategy": jax.tree.map(_plain, state.strategy),
         "space": supernet.space.to_json(),
         "fingerprint": supernet.space.fingerprint,
         "versions": {"jax": jax.__version__},
@@ -53,6 +55,11 @@ def save(
     }
     with _checkpointer(directory, keep) as checkpointer:
         checkpointer.save(state.step, arrays, custom_metadata=metadata, overwrite=True)
+
+
+def _plain(value: Any) -> Any:
+    """Return a strategy's array as a list, which JSON can hold."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def latest_step(directory: str | Path) -> int | None:
@@ -120,13 +127,22 @@ def _check_space(directory: Any, supernet: Supernet, metadata: dict[str, Any]) -
 
 
 def _like(trainer: Trainer) -> dict[str, Any]:
-    weights, optimizer = trainer.abstract()
-    sharding = trainer.engine.sharding("weights")
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    tree = {"params": weights.params, "state": weights.state, "optimizer": optimizer}
+    (params, state), optimizer = trainer.abstract()
+    return {
+        "params": _placed(trainer.engine, params, "modules"),
+        "state": _placed(trainer.engine, state, "modules"),
+        "optimizer": _placed(trainer.engine, optimizer, "optimizers"),
+    }
+
+
+def _placed(engine: Engine, tree: Any, kind: Kind) -> Any:
+    """Return abstract arrays that say where each is to be."""
+    where = engine.shardings(tree, kind)
+    if engine.mesh is None:
+        one = where or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        where = jax.tree.map(lambda _: one, tree)
     return jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), tree, where
     )
 
 

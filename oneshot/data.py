@@ -30,7 +30,7 @@ class Split(NamedTuple):
 class Placement(Protocol):
     """What data needs to know of the engine."""
 
-    def put(self, tree: Any, kind: Any = "weights") -> Any: ...
+    def put(self, tree: Any, kind: Any = "copied") -> Any: ...
 
     def sharding(self, kind: Any) -> Any: ...
 
@@ -173,7 +173,7 @@ class Data:
         # that no other is given its id.
         place = engine, id(self.train)
         if place not in self._on_device:
-            arrays = engine.put((self.train.x, self.train.y), "weights")
+            arrays = engine.put((self.train.x, self.train.y), "copied")
             self._on_device[place] = self.train, arrays
         program = engine, self.augment
         if program not in self._on_device:
@@ -196,7 +196,7 @@ class Batches:
         self.n, self.size, self.seed, self.put = n, size, seed, engine.put
         self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
         self._arrays, self._gather = on_device
-        self._key = self.put(stream_key(seed, AUGMENTATION), "weights")
+        self._key = self.put(stream_key(seed, AUGMENTATION))
 
     def places(self, step: int) -> np.ndarray:
         """Return the training examples of one step, int32 [size]."""
@@ -208,10 +208,17 @@ class Batches:
 
     def __call__(self, step: int) -> tuple[Any, Any]:
         """Return the batch (x, y) of one step, on the device."""
-        places = self.put(self.places(step), "data")
-        return self._gather(
-            self._arrays, places, self._key, self.put(np.int32(step), "weights")
-        )
+        return self.take(self.places(step), step)
+
+    def take(self, places: np.ndarray, step: int) -> tuple[Any, Any]:
+        """Return the batch of some training examples, augmented as those of a step.
+
+        Args:
+          places: Which examples, int [size].
+          step: Decides the augmentation.
+        """
+        where = self.put(np.asarray(places, np.int32), "data")
+        return self._gather(self._arrays, where, self._key, self.put(np.int32(step)))
 
 
 def _gathering(augment: Augment | None, engine: Placement) -> Callable:

@@ -10,6 +10,7 @@ with layers.
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import os
 import threading
 import time
@@ -27,11 +28,31 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
-from oneshot.supernet import Supernet, Tree, abstract
+from oneshot.sharding import (
+    DATA_AXIS,
+    Layout,
+    check_layout,
+    optimizer_shardings,
+    replicated,
+    shardings,
+)
+from oneshot.supernet import Supernet, Tree, Weights, abstract
 
 Device = Any  # a jax.Device, which type checkers take for a variable
-Kind = Literal["weights", "data"] | None  # how an argument or result is laid out
-DATA_AXIS = "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOf:
+    """The layout of what an optimizer keeps for one module: that of its weights."""
+
+    module: str
+
+
+# How an argument or a result is laid out: the arrays of one module, those of several by
+# name, their optimizer states by name, examples, or whole on each device.
+Kind = (
+    Literal["weights", "modules", "optimizers", "data", "copied"] | OptimizerOf | None
+)
 
 
 class Engine:
@@ -40,12 +61,14 @@ class Engine:
     Args:
       supernet: Whose blocks to compile.
       mesh: Devices to spread each batch over, with an axis called `data`; None uses the
-        default device. Weights are replicated, activations split by example, and
+        default device. Activations are split by example over all devices, and
         BatchNorm's statistics are those of the whole batch.
       device: The one device to run on instead of the default one.
+      layout: How weights are spread over the mesh; by default each device has them all.
 
     Raises:
-      ValueError: If the mesh has no axis called `data`, or a device is named beside it.
+      ValueError: If the mesh has no axis called `data`, a device is named beside it, or
+        the layout fits neither mesh nor weights.
     """
 
     def __init__(
@@ -53,6 +76,7 @@ class Engine:
         supernet: Supernet,
         mesh: Mesh | None = None,
         device: Device | None = None,
+        layout: Layout = replicated,
     ):
         if mesh is not None and device is not None:
             raise ValueError(
@@ -65,7 +89,15 @@ class Engine:
                 f"but has {mesh.axis_names}. Build it with jax.make_mesh((n,), "
                 "('data',), axis_types=(jax.sharding.AxisType.Auto,))."
             )
-        self.supernet, self.mesh = supernet, mesh
+        if mesh is None and layout is not replicated:
+            raise ValueError(
+                "A layout spreads weights over the devices of a mesh, but none was "
+                "given. Pass `mesh`, or leave `layout` out."
+            )
+        if mesh is not None:
+            arrays = ((n, (m.params, m.state)) for n, m in supernet.modules.items())
+            check_layout(dict(arrays), layout, mesh)
+        self.supernet, self.mesh, self.layout = supernet, mesh, layout
         self._device = None if device is None else SingleDeviceSharding(device)
         self._programs: dict[Hashable, concurrent.futures.Future] = {}
         self._lock = threading.Lock()
@@ -85,14 +117,50 @@ class Engine:
             return next(iter(self._device.device_set))
         return jax.local_devices()[0]
 
+    @property
+    def num_devices(self) -> int:
+        """Devices that a batch is split over."""
+        return 1 if self.mesh is None else self.mesh.size
+
     def sharding(self, kind: Kind) -> Sharding | None:
-        """Return the layout of weights or data; None on the default device."""
+        """Return the layout of data, or of what is copied; None on the default device.
+
+        That of weights depends on the array: see `shardings`.
+        """
         if self.mesh is None or kind is None:
             return None if kind is None else self._device
-        spec = PartitionSpec(DATA_AXIS) if kind == "data" else PartitionSpec()
+        # Over all axes: a device that has a part of the weights has its work as well.
+        spec = (
+            PartitionSpec(self.mesh.axis_names) if kind == "data" else PartitionSpec()
+        )
         return NamedSharding(self.mesh, spec)
 
-    def put(self, tree: Tree, kind: Kind = "weights") -> Tree:
+    def shardings(self, tree: Tree, kind: Kind) -> Any:
+        """Return the layouts of a tree of (abstract) arrays, or one for all of them.
+
+        What travels with the activations and does not split, such as the table of a
+        tied embedding, is copied.
+        """
+        if self.mesh is None or kind is None or kind == "copied":
+            return self.sharding(kind)
+        if kind == "weights":
+            return shardings(tree, self.layout, self.mesh)
+        if isinstance(kind, OptimizerOf):
+            params = self.supernet.modules[kind.module].params
+            return optimizer_shardings(tree, params, self.layout, self.mesh)
+        if kind == "modules":
+            return {m: self.shardings(own, "weights") for m, own in tree.items()}
+        if kind == "optimizers":
+            return {m: self.shardings(own, OptimizerOf(m)) for m, own in tree.items()}
+        split, copied = self.sharding("data"), self.sharding("copied")
+        return jax.tree.map(
+            lambda a: (
+                split if a.ndim and a.shape[0] % self.num_devices == 0 else copied
+            ),
+            tree,
+        )
+
+    def put(self, tree: Tree, kind: Kind = "copied") -> Tree:
         """Move arrays to the device or devices, explicitly.
 
         Where the mesh is that of several processes, each gives the same arrays and
@@ -102,7 +170,7 @@ class Engine:
           ValueError: If a batch does not split evenly over the devices.
         """
         if kind == "data" and self.mesh is not None:
-            n, devices = jax.tree.leaves(tree)[0].shape[0], self.mesh.shape[DATA_AXIS]
+            n, devices = jax.tree.leaves(tree)[0].shape[0], self.num_devices
             if n % devices:
                 raise ValueError(
                     f"A batch of {n} examples does not split over {devices} devices. "
@@ -111,10 +179,16 @@ class Engine:
         placed = self.mesh is None and self._device is None
         if placed and all(map(_on_device, jax.tree.leaves(tree))):
             return tree
-        sharding = self.sharding(kind)
+        where = self.shardings(tree, kind)
         if self.mesh is not None and self.mesh.is_multi_process:
-            return jax.tree.map(lambda leaf: _spread(leaf, sharding), tree)
-        return jax.device_put(tree, sharding)
+            if kind == "copied":
+                return jax.tree.map(lambda leaf: _spread(leaf, where), tree)
+            return jax.tree.map(_spread, tree, where)
+        return jax.device_put(tree, where)
+
+    def put_weights(self, weights: Weights) -> Weights:
+        """Move all weights of the supernet to the device or devices."""
+        return Weights(*(self.put(tree, "modules") for tree in weights))
 
     # --- shapes -------------------------------------------------------------------
 
@@ -183,14 +257,27 @@ class Engine:
         def build():
             options = {}
             if self.mesh is not None or self._device is not None:
-                options["in_shardings"] = tuple(self.sharding(k) for _, k in arguments)
-                options["out_shardings"] = jax.tree.map(
-                    self.sharding, results, is_leaf=lambda k: k is None
+                options["in_shardings"] = tuple(
+                    self.shardings(a, k) for a, k in arguments
                 )
+                options["out_shardings"] = self._results(fn, arguments, results)
             jitted = jax.jit(fn, donate_argnums=donate, **options)
             return jitted.lower(*(a for a, _ in arguments)).compile()
 
         return self.once(("xla", key), build)
+
+    def _results(self, fn: Callable, arguments: Any, results: Any) -> Any:
+        """Return the layouts of a program's results."""
+        if self.mesh is None:
+            return self.sharding("copied")
+        # Each array has its own; the kinds are a prefix of the tree that `fn` returns.
+        found = jax.eval_shape(fn, *(a for a, _ in arguments))
+        return jax.tree.map(
+            lambda kind, tree: self.shardings(tree, kind),
+            results,
+            found,
+            is_leaf=_is_none,
+        )
 
     def warm_up(
         self,
@@ -221,6 +308,10 @@ class Engine:
                 pool.shutdown(cancel_futures=True)
                 raise
         return time.perf_counter() - start
+
+
+def _is_none(kind: Kind) -> bool:
+    return kind is None
 
 
 def _on_device(leaf: Any) -> bool:

@@ -138,9 +138,7 @@ class Evaluator:
             part = min(part, resources.chunk or part)
             resources = dataclasses.replace(resources, chunk=part)
         size = plan_chunk(self.supernet, x, images, resources)
-        mesh = self.engine.mesh
-        devices = 1 if mesh is None else mesh.shape["data"]
-        return _round_up(size, devices)
+        return _round_up(size, self.engine.num_devices)
 
     @property
     def settings_digest(self) -> str:

@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 import jax
 
-from oneshot.data import Data
+from oneshot.data import Batches, Data
 from oneshot.engine import Engine
 from oneshot.losses import Metric, check_labels
+from oneshot.reweighting import Drawn, plain
+from oneshot.strategies import WithExamples
 from oneshot.supernet import Supernet, reachable
 from oneshot.train import StepMetrics, TrainState, host_metrics
 
@@ -50,7 +52,8 @@ def fit(
     Args:
       trainer: Takes the steps.
       state: Where to go on from.
-      data: Batches come from its training split, in an order given by `state.seed`.
+      data: Batches come from its training split, in an order given by `state.seed`;
+        or as the trainer's strategy draws them, if it is a `WithExamples`.
       steps: Total number of steps, those before `state` included.
       batch_size: Examples a step.
       every: How often metrics are fetched and the loss is checked, in steps.
@@ -64,7 +67,9 @@ def fit(
 
     Raises:
       DivergedError: If a loss is not finite; what was saved before is kept.
-      ValueError: If labels fall outside the head's classes.
+      ValueError: If labels fall outside the head's classes, or the strategy draws
+        examples and is of another number of them, or several batches a step were asked
+        of it.
 
     Example:
       >>> for state, rows in fit(trainer, state, data, steps=1000):
@@ -72,10 +77,14 @@ def fit(
     """
     check_data(trainer, data, batch_size)
     batches = data.batches(state.seed, batch_size, trainer.engine)
+    drawing = _drawing(trainer, data, accumulate)
     pending: list[StepMetrics] = []
     while state.step < steps:
         places = range(state.step * accumulate, (state.step + 1) * accumulate)
-        several = [batches(i) for i in places]
+        if drawing is None:
+            several = [batches(i) for i in places]
+        else:
+            several = [_drawn(drawing, state, batches)]
         state, metrics = trainer.step(state, several if accumulate > 1 else several[0])
         pending.append(metrics)
         if len(pending) == every or state.step == steps:
@@ -85,12 +94,41 @@ def fit(
             yield state, rows
 
 
+def _drawing(trainer: Trains, data: Data, accumulate: int) -> WithExamples | None:
+    """Return the strategy if it draws the examples of a batch as well."""
+    strategy = getattr(trainer, "strategy", None)
+    if not isinstance(strategy, WithExamples):
+        return None
+    if accumulate > 1:
+        raise ValueError(
+            "A strategy that draws examples observes one batch a step, but `accumulate`"
+            f" asks for {accumulate}. Leave it at 1."
+        )
+    if strategy.examples.examples != len(data.train.x):
+        raise ValueError(
+            f"The strategy draws from {strategy.examples.examples} examples, but the "
+            f"training split has {len(data.train.x)}. Build it with "
+            "DataImportance(examples=len(data.train.x), ...)."
+        )
+    return strategy
+
+
+def _drawn(
+    strategy: WithExamples, state: TrainState, batches: Batches
+) -> tuple[Any, Any]:
+    """Return the batch that a strategy draws, with the weights of its examples."""
+    now = state.strategy, state.seed, state.step
+    places, weights = strategy.draw(*now, batches.size)
+    x, y = batches.take(places, state.step)
+    return x, Drawn(y, *batches.put((weights, places.astype("int32")), "data"))
+
+
 def check_data(trainer: Trains, data: Data, batch_size: int) -> None:
     """Raise if labels do not fit the head; see `check_labels`."""
     x = jax.ShapeDtypeStruct((batch_size, *data.train.x.shape[1:]), data.train.x.dtype)
     outputs = reachable(trainer.supernet, x)[-1].out
     for split in (data.train, data.validate):
-        check_labels(outputs, split.y, trainer.metrics["loss"])
+        check_labels(outputs, split.y, plain(trainer.metrics["loss"]))
 
 
 def _check_finite(rows: list[dict[str, Any]]) -> None:

@@ -44,7 +44,7 @@ def in_precision(supernet: Supernet, dtype: Any = jnp.bfloat16) -> Supernet:
             f"Blocks are computed in a floating-point type, but got {dtype!r}. Use "
             "jnp.bfloat16, or jnp.float32."
         )
-    last = {branch.module for branch in supernet.slots[-1].branches if branch}
+    last = {name for name, _ in supernet.slots[-1].modules(supernet.space.choices)}
 
     def change(name: str, module: Functional) -> Functional:
         out = jnp.float32 if name in last else dtype

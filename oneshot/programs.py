@@ -14,6 +14,7 @@ from oneshot.functional import Functional
 from oneshot.nested import overlaid, part_like, trained
 from oneshot.paths import Options
 from oneshot.residuals import split_carry
+from oneshot.reweighting import mean_of
 from oneshot.supernet import layer_key
 
 Tree = Any
@@ -86,7 +87,7 @@ def head_loss(
         def f(params, floats):
             outputs, new_state = apply(params, state, rebuild(floats), key)
             means = {
-                k: jnp.mean(metric(outputs, targets)) for k, metric in metrics.items()
+                k: mean_of(metric, outputs, targets) for k, metric in metrics.items()
             }
             loss = means["loss"]
             if distillation is not None:
@@ -190,5 +191,7 @@ def rank_factors(rank: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable:
 
 
 def mean(trees: Sequence[Tree]) -> Tree:
-    """Return the mean of equal trees of numbers."""
+    """Return the mean of equal trees of numbers; a single one as it is."""
+    if len(trees) == 1:
+        return trees[0]
     return jax.tree.map(lambda *values: sum(values) / len(values), *trees)

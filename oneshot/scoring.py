@@ -57,7 +57,8 @@ class Scorer:
         self.blocks, self.cache, self.siblings = blocks, cache, siblings
         put, net = blocks.engine.put, blocks.engine.supernet
         # Past the last module with statistics there is nothing to recalibrate.
-        owners = ((s.layer, b.module) for s in net.slots for b in s.branches if b)
+        choices = net.space.choices
+        owners = ((s.layer, m) for s in net.slots for m, _ in s.modules(choices))
         known = (n for n, m in owners if net.modules[m].has_batch_statistics)
         self._last = max(known, default=-1)
         self._chunks = [put(part, "data") for part in _chunks(scored, chunk)]
@@ -87,7 +88,7 @@ class Scorer:
         self.cache.bind(weights)
         self._known = {}
         if self._placed is None or not _same_arrays(self._placed[0], weights):
-            self._placed = weights, self.blocks.engine.put(weights)
+            self._placed = weights, self.blocks.engine.put_weights(weights)
 
     def end(self) -> None:
         """Let go of what only the calls since `begin` needed."""

@@ -19,6 +19,7 @@ from oneshot import programs
 from oneshot.chain import Batch, PlannedPath, Update
 from oneshot.engine import SCALAR, Engine, key_shape
 from oneshot.nested import trained
+from oneshot.reweighting import mean_of
 from oneshot.strategies import Role
 from oneshot.supernet import Supernet, Tree, Weights
 from oneshot.teaching import Teaching, order_of
@@ -90,17 +91,18 @@ class Single:
         init, frozen = self.update.make_optimizer(0.1).init, self._frozen(params)
         own = {m: trained(p, frozen[m]) for m, p in params.items()}
         arguments = [
-            (params, "weights"),
-            ({m: f.state for m, f in modules.items()}, "weights"),
-            ({m: jax.eval_shape(init, p) for m, p in own.items()}, "weights"),
-            (_which(len(planned), len(net.space.choices)), "weights"),
+            (params, "modules"),
+            ({m: f.state for m, f in modules.items()}, "modules"),
+            ({m: jax.eval_shape(init, p) for m, p in own.items()}, "optimizers"),
+            (_which(len(planned), len(net.space.choices)), "copied"),
             (self.engine.carry(data), "data"),
-            ((SCALAR, [key_shape()] * len(keys)), "weights"),
+            ((SCALAR, [key_shape()] * len(keys)), "copied"),
         ]
         donate = (0, 2) if self.update.donate else ()
         runs = [self._run(net, p) for p in planned]
         fn = self._step(net, runs, roles)
-        return self.engine.compile(key, fn, arguments, ("weights",) * 5, donate)
+        results = ("modules", "modules", "optimizers", "copied", "copied")
+        return self.engine.compile(key, fn, arguments, results, donate)
 
     def _frozen(self, params: Tree) -> dict[str, frozenset]:
         return {m: self.update.frozen(m, own) for m, own in params.items()}
@@ -131,7 +133,7 @@ class Single:
                     m: _select(layers[m] > end, own, state[m]) for m, own in new.items()
                 }
                 means = {
-                    k: jnp.mean(m(outputs, targets)) for k, m in self.metrics.items()
+                    k: mean_of(m, outputs, targets) for k, m in self.metrics.items()
                 }
                 losses.append(means["loss"])
                 if role == "student":
@@ -198,7 +200,8 @@ def _select(condition: jax.Array, new: Tree, old: Tree) -> Tree:
 
 def _layers(net: Supernet) -> dict[str, int]:
     """Return the layer that each module stands in."""
-    return {b.module: slot.layer for slot in net.slots for b in slot.branches if b}
+    choices = net.space.choices
+    return {m: slot.layer for slot in net.slots for m, _ in slot.modules(choices)}
 
 
 def _which(n: int, choices: int) -> tuple[Any, Any, tuple[Any, ...]]:

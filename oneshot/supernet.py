@@ -72,7 +72,7 @@ class Supernet:
         row = [("stem", stem), *named_layers(layers, "layer"), ("head", head)]
         choices, readers, self.slots = flatten(row)
         self.space = SearchSpace(choices, readers, symmetry)
-        self._use(dict(_modules(self.slots)))
+        self._use(dict(_modules(self.slots, self.space.choices)))
 
     def _use(self, modules: dict[str, Functional]) -> None:
         self.modules = modules
@@ -85,6 +85,25 @@ class Supernet:
         self._reached: dict[Any, list[Reached]] = {}
         self._out_shapes: dict[Any, Tree] = {}
 
+    def with_slots(
+        self, slots: Sequence[Slot], source: Callable[[str], str]
+    ) -> Supernet:
+        """Return this supernet with changed slots, of the same space.
+
+        Args:
+          slots: Take the place of its own.
+          source: The name of a module to that of the one of this supernet which it is
+            built like.
+        """
+        other = copy.copy(self)
+        other.slots = tuple(slots)
+        choices = self.space.choices
+        names = [name for slot in slots for name, _ in slot.modules(choices)]
+        other._use(
+            {n: dataclasses.replace(self.modules[source(n)], name=n) for n in names}
+        )
+        return other
+
     def with_modules(self, change: Callable[[str, Functional], Functional]) -> Supernet:
         """Return this supernet with changed modules, of the same space and weights.
 
@@ -95,12 +114,20 @@ class Supernet:
         other._use({name: change(name, m) for name, m in self.modules.items()})
         return other
 
-    def init(self, key: jax.Array, x: Tree) -> Weights:
+    def init(
+        self,
+        key: jax.Array,
+        x: Tree,
+        *,
+        place: Callable[[tuple[Tree, Tree]], tuple[Tree, Tree]] = lambda own: own,
+    ) -> Weights:
         """Return fresh weights, after checking that every path accepts inputs like `x`.
 
         Args:
           key: A typed random key; each module folds in its position.
           x: An example batch or its `jax.ShapeDtypeStruct`s; only shapes matter.
+          place: Moves the (params, state) of each module to where they shall be, so
+            that one device need never hold them all.
 
         Raises:
           ValueError: If some option does not accept what an earlier one returns.
@@ -113,7 +140,7 @@ class Supernet:
             closed = jax.make_jaxpr(module.init)(key)
             same = (self.structures[name], str(closed)) if not closed.consts else name
             init = inits.setdefault(same, jax.jit(module.init))
-            params[name], state[name] = init(jax.random.fold_in(key, i))
+            params[name], state[name] = place(init(jax.random.fold_in(key, i)))
         return Weights(params, state)
 
     def abstract(self) -> Weights:
@@ -198,7 +225,7 @@ class Supernet:
             )
         state = dict(weights.state)
         for slot in self.slots:
-            names = [b.module for b in slot.branches if b]
+            names = [name for name, _ in slot.modules(self.space.choices)]
             branches, index = self.switch_table(slot)
             own = {n: weights.params[n] for n in names}, {n: state[n] for n in names}
             run = [
@@ -245,13 +272,14 @@ class Supernet:
         return distinct, index
 
 
-def _modules(slots: Sequence[Slot]) -> Iterator[tuple[str, Functional]]:
+def _modules(
+    slots: Sequence[Slot], choices: Sequence[Choice]
+) -> Iterator[tuple[str, Functional]]:
     made: dict[int, Functional] = {}  # a constructor used twice is looked at once
-    for branch in (b for slot in slots for b in slot.branches if b):
-        name, maker = branch.module, id(branch.make)
-        if maker not in made:
-            made[maker] = functional(name, branch.make)
-        yield name, dataclasses.replace(made[maker], name=name)
+    for name, make in (pair for slot in slots for pair in slot.modules(choices)):
+        if id(make) not in made:
+            made[id(make)] = functional(name, make)
+        yield name, dataclasses.replace(made[id(make)], name=name)
 
 
 def layer_key(key: jax.Array | None, layer: int) -> jax.Array | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 
 from oneshot.chain import Batch, Chain, PlannedPath, Update
-from oneshot.engine import Engine
+from oneshot.engine import Engine, OptimizerOf
 from oneshot.freezing import check_frozen, frozen_leaves
 from oneshot.losses import Metric, Metrics, as_metrics, cross_entropy
 from oneshot.nested import trained
@@ -23,8 +24,10 @@ from oneshot.optimizer import check_optimizer
 from oneshot.programs import MakeOptimizer
 from oneshot.randomness import DROPOUT, WEIGHTS, stream_key
 from oneshot.rates import ComplexityAware
+from oneshot.reweighting import PLACES, Drawn, Reweighted, check_drawn, reweighted
+from oneshot.sharding import Layout, replicated
 from oneshot.single import Single
-from oneshot.strategies import Plan, Role, Strategy
+from oneshot.strategies import Plan, Role, Strategy, WithExamples
 from oneshot.supernet import Supernet, Tree, Weights
 from oneshot.teaching import Teaching, check_plan
 
@@ -86,6 +89,8 @@ def _row(metrics: StepMetrics, logged: list[dict[str, Any]], lr: Any, norm: Any)
     out: dict[str, Any] = {"step": metrics.step, "arch": list(metrics.plan[0].arch)}
     for name in dict.fromkeys(name for one in logged for name in one):
         have = [i for i, one in enumerate(logged) if name in one]
+        if any(np.ndim(logged[i][name]) for i in have):
+            continue  # one value for each example, for the strategy only
         values = [float(logged[i][name]) for i in have]
         out[name] = float(np.average(values, weights=[weights[i] for i in have]))
     out["learning_rate"] = float(lr)
@@ -109,13 +114,16 @@ class Trainer:
       loss: `(outputs, targets) -> [n]`, or several such metrics by name with "loss".
       clip_norm: Bound on the norm of the whole path's gradient, or None.
       mesh: Devices to split each batch over, with an axis `data`; None for one device.
+      layout: How weights are spread over the mesh: copied to each device, or split by
+        `oneshot.sharding.FullySharded` or `ByPath`.
       teaching: Losses of students and of pairs, and an external teacher.
       execution: "blocks", a chain of compiled blocks; "static", one program for each
         path; "switch", one program with a traced arch.
 
     Raises:
       ValueError: If the optimizer is not leaf-wise or holds a schedule, the metrics
-        have no "loss", or `execution` is another word.
+        have no "loss", the layout does not fit mesh or weights, or `execution` is
+        another word.
 
     Example:
       >>> trainer = Trainer(net, Uniform(net.space),
@@ -134,6 +142,7 @@ class Trainer:
         loss: Metric | Metrics = cross_entropy,
         clip_norm: float | None = None,
         mesh: Mesh | None = None,
+        layout: Layout = replicated,
         teaching: Teaching = _PLAIN,
         execution: Execution = "blocks",
     ):
@@ -144,7 +153,13 @@ class Trainer:
             strategy,
             optimizer,
         )
-        self.metrics, self.engine = as_metrics(loss), Engine(supernet, mesh)
+        self.metrics = as_metrics(loss)
+        if isinstance(strategy, WithExamples):
+            self.metrics = reweighted(self.metrics)
+            teaching = dataclasses.replace(
+                teaching, distillation=Reweighted(teaching.distillation)
+            )
+        self.engine = Engine(supernet, mesh, layout=layout)
         self.teaching = teaching
         how = self.engine, self.metrics, Update(optimizer, clip_norm), teaching
         if execution == "blocks":
@@ -169,7 +184,16 @@ class Trainer:
         rate.
 
         Tuning a subnet after training the supernet then compiles nothing new.
+
+        Raises:
+          ValueError: If the new strategy draws examples and the old one did not.
         """
+        if isinstance(strategy, WithExamples) and PLACES not in self.metrics:
+            raise ValueError(
+                "A strategy that draws examples needs a trainer whose losses weigh "
+                "them. Build one with the strategy: Trainer(net, WithExamples(...), "
+                "...)."
+            )
         other = copy.copy(self)
         other.strategy, other.learning_rate = strategy, learning_rate
         other._prepare = self._make_prepare(learning_rate)
@@ -185,7 +209,7 @@ class Trainer:
         if not callable(learning_rate):
             learning_rate = float(learning_rate)
         if learning_rate not in self._prepares:
-            jitted = jax.jit(prepare, out_shardings=self.engine.sharding("weights"))
+            jitted = jax.jit(prepare, out_shardings=self.engine.sharding("copied"))
             self._prepares[learning_rate] = jitted
         return self._prepares[learning_rate]
 
@@ -213,14 +237,15 @@ class Trainer:
           ValueError: If some option does not accept what an earlier one returns.
         """
         if weights is None:
-            params, state = self.supernet.init(stream_key(seed, WEIGHTS), x)
+            key, put = stream_key(seed, WEIGHTS), self.engine.put
+            place = functools.partial(put, kind="weights")
+            params, state = self.supernet.init(key, x, place=place)
         else:  # a copy, since steps reuse the memory of what they are given
-            params, state = jax.tree.map(jnp.copy, tuple(weights))
-        optimizer = {
-            name: self._init_optimizer(self._trained(name, own))
-            for name, own in params.items()
-        }
-        params, state, optimizer = self.engine.put((params, state, optimizer))
+            params, state = self.engine.put_weights(jax.tree.map(jnp.copy, weights))
+        optimizer = {}
+        for name, own in params.items():
+            first = self._init_optimizer(self._trained(name, own))
+            optimizer[name] = self.engine.put(first, OptimizerOf(name))
         start = self.strategy.init()
         return TrainState(0, seed, Weights(params, state), optimizer, start)
 
@@ -259,6 +284,10 @@ class Trainer:
         )
         if isinstance(self.executor, Single):
             return 0.0
+        x, y = batch
+        if isinstance(self.strategy, WithExamples) and not isinstance(y, Drawn):
+            ones = np.ones(jax.tree.leaves(x)[0].shape[0], np.float32)
+            batch = x, Drawn(y, ones, ones.astype(np.int32))
         if roles is None:
             plan = self.strategy.plan(self.strategy.init(), 0, 0)
             roles = [planned.role for planned in plan]
@@ -277,7 +306,8 @@ class Trainer:
           state: From `init`, `step`, or a checkpoint.
           batch: (x, y), on the host or the device; or a list of several of one shape,
             whose gradients are averaged before the update (BatchNorm's statistics are
-            those of each).
+            those of each). For a strategy that draws examples y is a
+            `oneshot.reweighting.Drawn`, as `fit` makes it.
 
         Returns:
           The new state, and metrics whose `host()` waits for the device.
@@ -285,6 +315,8 @@ class Trainer:
         plan = self.strategy.plan(state.strategy, state.seed, state.step)
         check_plan(plan, self.teaching)
         several = batch if isinstance(batch, list) else [batch]
+        if isinstance(self.strategy, WithExamples):
+            check_drawn(several)  # before anything is given up
         lr, key = self._clock(state, plan)
         batches = [
             self._batch(plan, one, key if i == 0 else self._fold(key, i))
@@ -328,7 +360,7 @@ class Trainer:
     def _fold(self, key: Any, i: int) -> Any:
         """Return the key of a step's i-th batch; the first one has the step's own."""
         if self._folding is None:
-            shardings = self.engine.sharding("weights")
+            shardings = self.engine.sharding("copied")
             self._folding = jax.jit(jax.random.fold_in, out_shardings=shardings)
         return self._folding(key, self.engine.put(np.uint32(i)))
 

@@ -34,6 +34,7 @@ from oneshot.strategies import (
     Phase,
     Planned,
     PriorityBoard,
+    PriorPairs,
     Progressive,
     Restricted,
     Role,
@@ -206,6 +207,14 @@ REFUSED = {
     "held choice": (lambda: Restricted(DEEP, {"q": 1}), r"\['q'\]; there are"),
     "held option": (lambda: Restricted(DEEP, {"depth": 9}), "'depth' has options"),
     "nothing held": (lambda: Restricted(DEEP, {}), "none"),
+    "held pairs": (
+        lambda: Restricted(
+            DEEP,
+            {DEEP.choices[0].name: DEEP.choices[0].options[0]},
+            PriorPairs(DEEP, sum),
+        ),
+        "wrong one of a pair",
+    ),
     "split": (lambda: split(DEEP, "q"), "No choice is called 'q'"),
 }
 

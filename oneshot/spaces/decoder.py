@@ -52,8 +52,7 @@ class DecoderSize:
       rotary_base: of rotary position (`rope_theta`).
       epsilon: of the norms.
       tied: whether the head's weights are the embedding's. The table then travels with
-        the activations, which suits small vocabularies; on a mesh, one that its devices
-        divide.
+        the activations, which suits small vocabularies.
     """
 
     width: tuple[int, ...]

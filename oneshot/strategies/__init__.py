@@ -25,3 +25,4 @@ from oneshot.strategies.progressive import Progressive as Progressive
 from oneshot.strategies.sandwich import Sandwich as Sandwich
 from oneshot.strategies.sandwich import ends as ends
 from oneshot.strategies.uniform import Uniform as Uniform
+from oneshot.strategies.with_examples import WithExamples as WithExamples

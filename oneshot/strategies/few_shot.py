@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from oneshot.space import Arch, SearchSpace
+from oneshot.strategies.pairs import PriorPairs
 from oneshot.strategies.plans import Plan, Strategy
 from oneshot.strategies.uniform import Uniform
+from oneshot.strategies.with_examples import WithExamples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Restricted:
       inner: The strategy that is restricted; uniform over archs by default.
 
     Raises:
-      ValueError: If `options` names no choice of the space, or not one of its options.
+      ValueError: If `options` names no choice of the space, or not one of its options,
+        or the inner strategy is `PriorPairs` or `WithExamples`.
 
     Example:
       >>> from oneshot.space import Choice
@@ -58,6 +61,17 @@ class Restricted:
                 f"{unknown or 'none'}; there are: {self._names}."
             )
         self.space.arch(self.options)  # refuses an option that there is not
+        if isinstance(self.inner, WithExamples):
+            raise ValueError(
+                "A strategy that draws examples is the outer one. Write "
+                "WithExamples(Restricted(space, options, paths), examples)."
+            )
+        if isinstance(self.inner, PriorPairs):
+            raise ValueError(
+                "A held option changes what a prior expects of an arch, so that the "
+                "wrong one of a pair could count as the better. Restrict another "
+                "strategy, or give PriorPairs a space with fewer options."
+            )
 
     @property
     def _names(self) -> list[str]:

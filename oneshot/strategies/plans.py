@@ -35,6 +35,8 @@ Plan = tuple[Planned, ...]
 class Strategy(Protocol):
     """Draws plans; all it remembers is in its state, a JSON value that is saved.
 
+    Numpy arrays in a state are saved as lists, and come back so.
+
     Three functions without side effects: a state that was handed out is not changed.
     """
 
