@@ -118,7 +118,7 @@ RECIPES: dict[str, Recipe] = {
             "steps": 1800,
         },
         search={"budget": 12, "algorithm": "evolution", "batch": 6},
-        extract={"tune_steps": 900, "tune_rate": 3e-3},
+        extract={"tune_steps": 1500, "tune_rate": 3e-3},
         words="Shakespeare's characters, the last tenth",
         baseline=space_baselines.ngram,
         baseline_words="5-gram, modified Kneser-Ney",
