@@ -97,6 +97,7 @@ class TorchTimes:
 
     def __init__(self, scorer: Any):
         self.scorer, self.whole, self.small = scorer, Times(), Times()
+        self.splits = len(scorer.x) > SMALL
         self.archs: list[Arch] = []
         self.losses: list[float] = []
         self.accuracies: list[float] = []
@@ -107,9 +108,10 @@ class TorchTimes:
             parts = Times()
             parts.take(lambda a=arch: self.scorer.calibrate(a))
             loss, accuracy = parts.take(lambda a=arch: self.scorer.score(a))
-            parts.take(lambda a=arch: self.scorer.score(a, SMALL))
+            if self.splits:
+                parts.take(lambda a=arch: self.scorer.score(a, SMALL))
             self.whole.add(parts, 0, 1)
-            self.small.add(parts, 0, 2)
+            self.small.add(parts, 0, 2 if self.splits else 1)
             self.archs.append(arch)
             self.losses.append(loss)
             self.accuracies.append(accuracy)
