@@ -2,8 +2,9 @@
 
 Six residual blocks in a row, each one of five: attention to all characters before,
 linear attention, attention to the last few, a causal convolution, or a gated MLP, which
-mixes no characters. Order matters, nothing is skipped, and so neither cost nor depth
-says much: 15,625 networks, all distinct.
+mixes no characters. Order matters, nothing is skipped, and all take about as many
+multiply-adds, so that neither cost nor depth shall say much: 15,625 networks, all
+distinct.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from oneshot.nn.causal_attention import Kind
 from oneshot.supernet import Supernet
 
 LAYERS, WIDTH, CONTEXT, VOCABULARY = 6, 48, 64, 65
-HEADS, HIDDEN, WINDOW, KERNEL = 3, WIDTH * 4 // 3, 8, 4
+HEADS, HIDDEN, WINDOW, KERNEL = 3, 2 * WIDTH, 8, 4
 SCORED = 48_000  # characters of the validation part
 
 
@@ -34,9 +35,9 @@ class Convolution(nnx.Module):
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         options: dict[str, Any] = {"use_bias": False, "rngs": rngs}
-        self.open = nnx.Linear(width, 2 * width, **options)
-        self.taps = nnx.Param(rngs.params.normal((KERNEL, width)) / KERNEL**0.5)
-        self.close = nnx.Linear(width, width, **options)
+        self.open = nnx.Linear(width, 2 * HIDDEN, **options)
+        self.taps = nnx.Param(rngs.params.normal((KERNEL, HIDDEN)) / KERNEL**0.5)
+        self.close = nnx.Linear(HIDDEN, width, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[n, tokens, width] to the same."""
@@ -95,7 +96,7 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """A gated MLP of about as many weights as attention."""
+    """A gated MLP of about as many multiply-adds as attention."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.mlp = GatedMlp(WIDTH, (HIDDEN,), rngs=rngs)
