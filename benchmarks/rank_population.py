@@ -25,8 +25,8 @@ that scoring evaluated for the scored images, stem and head not among them.
 in a pass of its own that waits for each program; 256 / 768 of the images are its.
 
 Bars: speedup_all >= 3.5, speedup_distinct >= 5.8, speedup_generation >= 1.8,
-speedup_random >= 1.3, max_difference <= 1e-5, recalibration_share <= 0.4. An hour on
-two cores, a third of it with `--alone 60`; `--quick`, to try it out, takes a narrow
+speedup_random >= 1.3, max_difference <= 1e-5, recalibration_share <= 0.4. Two hours
+on two cores, a third of it with `--alone 60`; `--quick`, to try it out, takes a narrow
 network and a few parts of the space.
 """
 
