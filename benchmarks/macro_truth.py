@@ -9,14 +9,13 @@ The table is trained by Su et al., arXiv:2103.11922: three seeds of each arch. O
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from oneshot.diagnostics import Ranking, ranking
+from benchmarks.network_truth import NetworkTruth, first_of_a_permutation
 from oneshot.spaces.nb_macro import nb_macro
 
 FILE = "nas_bench_macro.npz"  # arch [6561, 8], test_acc [6561, 3], params, flops
@@ -24,60 +23,7 @@ STAGES = (2, 3, 3)  # layers
 NUM_CHOOSING = 1_000
 
 
-@dataclasses.dataclass(frozen=True)
-class MacroTruth:
-    """The distinct networks and their accuracies, in the order of the space's archs.
-
-    Attributes:
-      archs: Canonical archs, integers [n, 8].
-      seeds: Test accuracies in percent [3, n], of each seed.
-      params: Numbers of parameters [n].
-      macs: Numbers of multiply-adds [n].
-      choosing: Indices [1000], ascending, of networks to choose recipes by.
-      reporting: Indices [n - 1000], ascending, of all others, to report on.
-    """
-
-    archs: np.ndarray
-    seeds: np.ndarray
-    params: np.ndarray
-    macs: np.ndarray
-    choosing: np.ndarray
-    reporting: np.ndarray
-
-    @property
-    def truth(self) -> np.ndarray:
-        """Mean test accuracies [n] over the seeds."""
-        return self.seeds.mean(axis=0)
-
-    @property
-    def stage_blocks(self) -> np.ndarray:
-        """Numbers of blocks that are not the identity [n, 3], by stage."""
-        parts = np.split(self.archs > 0, np.cumsum(STAGES)[:-1], axis=1)
-        return np.stack([part.sum(axis=1) for part in parts], axis=1)
-
-    @property
-    def blocks(self) -> np.ndarray:
-        """Numbers of blocks that are not the identity [n]."""
-        return self.stage_blocks.sum(axis=1)
-
-    def rank(
-        self, scores: np.ndarray, where: np.ndarray, drawn: str, seed: int = 0
-    ) -> Ranking:
-        """Return how well scores [len(where)] of the networks `where` rank them."""
-        return ranking(
-            scores,
-            self.truth[where],
-            params=self.params[where],
-            macs=self.macs[where],
-            depth=self.blocks[where],
-            drawn=drawn,
-            ceiling=self.seeds[:, where],
-            strata=self.stage_blocks[where],
-            seed=seed,
-        )
-
-
-def load(named: Path | None = None) -> MacroTruth:
+def load(named: Path | None = None) -> NetworkTruth:
     """Return the truth of the distinct networks.
 
     Args:
@@ -107,15 +53,24 @@ def load(named: Path | None = None) -> MacroTruth:
                 "published table."
             )
         rows = np.array([places[tuple(arch)] for arch in archs.tolist()])
-        order = np.random.default_rng(0).permutation(len(archs))
-        return MacroTruth(
+        counts = stage_blocks(archs)
+        return NetworkTruth(
+            words="NAS-Bench-Macro's truth",
             archs=archs,
             seeds=table["test_acc"][rows].astype(float).T,
             params=table["params"][rows].astype(np.int64),
             macs=table["flops"][rows].astype(np.int64),
-            choosing=np.sort(order[:NUM_CHOOSING]),
-            reporting=np.sort(order[NUM_CHOOSING:]),
+            depth=counts.sum(axis=1),
+            depth_words="blocks that are not the identity",
+            choosing=first_of_a_permutation(len(archs), NUM_CHOOSING),
+            strata=counts,
         )
+
+
+def stage_blocks(archs: np.ndarray) -> np.ndarray:
+    """Return numbers of blocks that are not the identity [n, 3], by stage."""
+    parts = np.split(archs > 0, np.cumsum(STAGES)[:-1], axis=1)
+    return np.stack([part.sum(axis=1) for part in parts], axis=1)
 
 
 def main() -> None:

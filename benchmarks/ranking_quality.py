@@ -1,22 +1,26 @@
-"""How well supernets rank NAS-Bench-Macro's 3,969 distinct networks, by recipe.
+"""How well supernets rank networks whose truth is known, by recipe.
 
     python -m benchmarks.ranking_quality --recipes uniform fair sandwich \\
         --json benchmarks/results/ranking_quality.json
 
-Each recipe trains a supernet on CIFAR-10's training images, then scores every network
-by its loss on 2,000 test images by inherited weights, 512 training images
-recalibrating BatchNorm; the truth is the table's mean accuracy of three seeds, of the
-canonical code. A recipe may take 45 minutes on two cores, training and scoring
-together (`--images 50000`: 2.5 hours). Recipes are compared on 1,000 networks fixed by
-seed 0 (`choosing`), and reported on the other 2,969 and on all.
+Each recipe trains a supernet, then scores every network of the truth by its loss on
+held-out data by inherited weights, training examples recalibrating BatchNorm. The space
+is NAS-Bench-Macro's, its truth the table's mean accuracy of three seeds of the
+canonical codes, its data CIFAR-10: 10,000 images to train on, 2,000 test images to rank
+by. A recipe may take 45 minutes on two cores, training and scoring together (`--images
+50000`: 2.5 hours). `--space` names others (`benchmarks.ranking_spaces`). Recipes are
+compared on networks fixed by seed 0 (`choosing`), 1,000 of NAS-Bench-Macro's, and
+reported on the others and on all.
 
 A run that is stopped goes on where it was: checkpoints, and the scores of finished
 recipes, are kept under `--directory`. The table is of all recipes with scores there.
 What was kept of a recipe that has been changed since is refused. `--short 0.2` trains a
-fifth as long, to try recipes; its scores and results are kept apart.
+fifth as long and scores the networks to choose by only, to try recipes; its scores and
+results are kept apart.
 
-The images that rank are of the test set that the truth was measured on, so its noise is
-partly shared; subnets trained with other images would be told apart a little less well.
+The images that rank NAS-Bench-Macro are of the test set that its truth was measured on,
+so its noise is partly shared; subnets trained with other images would be told apart a
+little less well.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -34,54 +39,76 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from benchmarks import macro_truth, results
-from benchmarks.ranking_data import images
-from benchmarks.ranking_recipes import RECIPES, Recipe, digest, shorter
+from benchmarks import results
+from benchmarks.network_truth import NetworkTruth
+from benchmarks.ranking_recipes import RECIPES, Recipe, Settings, digest
+from benchmarks.ranking_spaces import SPACES, RankedSpace
 from benchmarks.ranking_table import best_of, report, row, show
+from benchmarks.ranking_trainers import trainer_of
 from oneshot import checkpoint
 from oneshot.averaging import averages
-from oneshot.cost_tables import CostTables
 from oneshot.data import Data
 from oneshot.evaluate import Evaluator
 from oneshot.fitting import fit
-from oneshot.losses import CLASSIFICATION
-from oneshot.spaces import nb_macro
+from oneshot.relaxed import RelaxedTrainer
 from oneshot.train import Trainer, TrainState
 
 SAVE_SECONDS = 120
 
 
-def trained(
-    recipe: Recipe, data: Data, seed: int, directory: Path, console: Console
-) -> tuple[Trainer, TrainState]:
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One recipe in one space with one seed, and where it is kept.
+
+    Attributes:
+      name, recipe: Which recipe.
+      space: Which space.
+      settings: What it trains with.
+      data: What on.
+      seed: Of the supernet.
+      directory: Where checkpoints and seconds are kept.
+      console: Where progress is printed.
+    """
+
+    name: str
+    recipe: Recipe
+    space: RankedSpace
+    settings: Settings
+    data: Data
+    seed: int
+    directory: Path
+    console: Console
+
+    @property
+    def steps(self) -> int:
+        """Number of training steps."""
+        large = len(self.data.train.x) > 10_000 and self.settings.steps_large > 0
+        return self.settings.steps_large if large else self.settings.steps
+
+
+def trained(run: Run) -> tuple[Trainer | RelaxedTrainer, TrainState]:
     """Train, from the last checkpoint if there is one; seconds add up in a file."""
-    net, x = nb_macro(), data.train.x[:1]
-    costs, steps = CostTables(net, x), recipe.steps(len(data.train.x))
-    trainer = Trainer(
-        net,
-        recipe.draw(net, costs),
-        recipe.optimizer(),
-        recipe.schedule(steps, costs),
-        loss=CLASSIFICATION,
-        clip_norm=5.0,
-        teaching=recipe.teaching,
+    net, steps, batch = run.space.make(), run.steps, run.settings.batch
+    trainer, data = trainer_of(
+        run.recipe, run.settings, net, run.data, steps, run.space.metrics
     )
-    if checkpoint.latest_step(directory) is None:
-        state = trainer.init(seed, data.train.x[: recipe.batch])
+    if checkpoint.latest_step(run.directory) is None:
+        state = trainer.init(run.seed, data.train.x[:batch])
     else:
-        state = checkpoint.restore(directory, trainer)
-        console.print(f"  goes on from step {state.step} of {steps}")
-    clock = _Clock(directory / "seconds.json")
-    trainer.warm_up((data.train.x[: recipe.batch], data.train.y[: recipe.batch]))
+        state = checkpoint.restore(run.directory, trainer)
+        run.console.print(f"  goes on from step {state.step} of {steps}")
+    clock = _Clock(run.directory / "seconds.json")
+    if isinstance(trainer, Trainer):  # a relaxed arch's one program compiles itself
+        trainer.warm_up((data.train.x[:batch], data.train.y[:batch]))
     saved = time.monotonic()
-    for last, rows in fit(trainer, state, data, steps, batch_size=recipe.batch):
+    for last, rows in fit(trainer, state, data, steps, batch_size=batch):
         state = last
         if state.step == steps or time.monotonic() - saved > SAVE_SECONDS:
-            checkpoint.save(directory, net, state)
+            checkpoint.save(run.directory, net, state)
             clock.add()
             saved = time.monotonic()
             loss = np.mean([row["loss"] for row in rows])
-            console.print(f"  step {state.step} of {steps}: loss {loss:.3f}")
+            run.console.print(f"  step {state.step} of {steps}: loss {loss:.3f}")
     return trainer, state
 
 
@@ -106,29 +133,27 @@ class _Clock:
         return new
 
 
-def scored(
-    name: str, recipe: Recipe, data: Data, seed: int, directory: Path, console: Console
-) -> Path:
+def scored(run: Run, archs: np.ndarray) -> Path:
     """Train and score one recipe unless that is done; return the file of its scores."""
-    file = directory / f"{name}-{len(data.train.x)}-{seed}.npz"
-    run = directory / file.stem
-    run.mkdir(exist_ok=True)
-    _check_recipe(run / "recipe.json", digest(recipe, name))
+    file = run.directory.with_suffix(".npz")
+    run.directory.mkdir(exist_ok=True)
+    which = digest(run.recipe, run.settings, run.name)
+    _check_recipe(run.directory / "recipe.json", which)
     if file.exists():
         return file
-    # A copy of its own, or programs and images of every recipe would stay alive.
-    data = dataclasses.replace(data, _on_device={})
-    console.print(f"{name}, seed {seed}: {recipe.words}")
-    trainer, state = trained(recipe, data, seed, run, console)
-    clock = _Clock(run / "seconds.json")
-    weights = state.weights if recipe.average is None else averages(state)
-    archs = [tuple(a) for a in np.load(_archs(directory))]
+    run.console.print(f"{run.name}, seed {run.seed}: {run.recipe.words}")
+    trainer, state = trained(run)
+    clock = _Clock(run.directory / "seconds.json")
+    weights = state.weights if run.recipe.average is None else averages(state)
     evaluator = Evaluator(
-        trainer.supernet, data, loss=CLASSIFICATION, engine=trainer.engine
+        trainer.supernet, run.data, loss=run.space.metrics, engine=trainer.engine
     )
-    found = evaluator(weights, archs)
+    found = evaluator(weights, [tuple(arch) for arch in archs.tolist()])
     seconds = clock.add()
-    arrays = {"loss": found.loss, "accuracy": found.accuracy}
+    arrays = {name: found.mean(name) for name in run.space.metrics}
+    if isinstance(trainer, RelaxedTrainer):
+        chosen = trainer.supernet.space.canonical(trainer.arch(state))
+        arrays["chosen"] = np.array(chosen)
     part = file.with_suffix(".part.npz")
     where = json.dumps(results.environment())
     np.savez(part, **arrays, **seconds, steps=state.step, environment=where)
@@ -147,17 +172,13 @@ def _check_recipe(path: Path, found: str) -> None:
         )
 
 
-def _archs(directory: Path) -> Path:
-    return directory / "archs.npy"
-
-
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--space", choices=["nb_macro"], default="nb_macro")
-    parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=[*RECIPES])
+    parser.add_argument("--space", choices=SPACES, default="nb_macro")
+    parser.add_argument("--recipes", nargs="*", choices=RECIPES)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--short", type=float, default=1.0)
@@ -176,28 +197,44 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"tried: their results are printed and not written, but got {args.short}"
             f"{' and --json' if args.json else ''}."
         )
-    truth, data = macro_truth.load(args.data), images(args.data, args.images)
-    directory = args.directory / (f"short{args.short:g}" if args.short < 1 else "full")
+    if args.data is not None:
+        os.environ["ONESHOT_DATA"] = str(args.data)
+    space = SPACES[args.space]
+    truth, data = space.truth(args.data), space.data(args.data, args.images)
+    if args.short < 1:
+        truth = truth.only(truth.choosing)
+    length = f"short{args.short:g}" if args.short < 1 else "full"
+    directory = args.directory / args.space / length
     directory.mkdir(parents=True, exist_ok=True)
-    np.save(_archs(directory), truth.archs)
-    for name in args.recipes:
-        recipe = RECIPES[name]
-        recipe = shorter(recipe, args.short) if args.short < 1 else recipe
+    for name in space.recipes if args.recipes is None else args.recipes:
         for seed in args.seeds:
-            scored(name, recipe, data, seed, directory, console)
+            recipe = RECIPES[name]
+            run = Run(
+                name,
+                recipe,
+                space,
+                recipe.settings(space.settings, space.make(), args.short),
+                # A copy of its own, or images of every recipe would stay alive.
+                dataclasses.replace(data, _on_device={}),
+                seed,
+                directory / f"{name}-{len(data.train.x)}-{seed}",
+                console,
+            )
+            scored(run, truth.archs)
             jax.clear_caches()
-    rows, spread = collect(directory, args.images, truth, console)
+    rows, spread = collect(directory, len(data.train.x), truth, console)
     console.print(show(rows, truth))
     label = "" if args.images == 10_000 else f"{args.images // 1000}k_"
     flat = {label + k: v for own in rows.values() for k, v in own.items()}
-    flat |= {label + k: v for k, v in spread.items()} | {f"{label}images": args.images}
+    flat |= {label + k: v for k, v in spread.items()}
+    flat |= {f"{label}images": len(data.train.x)}
     results.write(
         args.json, _before(args.json) | flat | best_of(rows, spread, args.images)
     )
 
 
 def collect(
-    directory: Path, number: int, truth: macro_truth.MacroTruth, console: Console
+    directory: Path, number: int, truth: NetworkTruth, console: Console
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Return the results of all recipes with scores, and their spread over seeds."""
     rows: dict[str, dict[str, Any]] = {}
@@ -209,7 +246,7 @@ def collect(
         if not files:
             continue
         found = [report(file, truth) for file in files]
-        rows[name] = row(name, found[0], files[0])
+        rows[name] = row(name, found[0], files[0], truth)
         taus = [rankings["all"].tau for rankings in found]
         spread[f"{name}_seeds"] = len(taus)
         few = [rankings["choosing"].tau for rankings in found]

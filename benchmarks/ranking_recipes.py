@@ -1,4 +1,4 @@
-"""Recipes of supernet training whose rankings are compared."""
+"""Recipes of supernet training whose rankings are compared, in any space."""
 
 from __future__ import annotations
 
@@ -6,158 +6,168 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
-import numpy as np
-import optax
-
-from oneshot.averaging import Averaged
 from oneshot.cost_tables import CostTables
 from oneshot.distillation import SoftCrossEntropy
-from oneshot.optimizer import sgd
-from oneshot.rates import ComplexityAware
-from oneshot.strategies import (
-    PriorPairs,
-    Sandwich,
-    Strategy,
-    StrictFair,
-    Uniform,
-)
+from oneshot.space import Over
+from oneshot.strategies import PriorPairs, Sandwich, Strategy, StrictFair, Uniform
 from oneshot.supernet import Supernet
 from oneshot.teaching import PairwiseRank, Teaching
 
-Draw = Callable[[Supernet, CostTables], Strategy]
+Draw = Callable[[Supernet, CostTables, Over], Strategy]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How supernets of a space train, whatever draws their paths.
+
+    Args:
+      steps: Training steps of one path each that fit the budget.
+      rate: Highest learning rate; it falls to 0 as a half cosine.
+      batch: Examples in a batch.
+      decay: Weight decay.
+      clip: Bound on the norm of the gradient.
+      optimizer: "sgd", with momentum 0.9, or "adamw".
+      warmup: The share of the steps in which the rate rises.
+      over: What random paths are uniform over.
+      steps_large: Steps that fit the budget of the larger data set, if there is one.
+    """
+
+    steps: int
+    rate: float
+    batch: int = 64
+    decay: float = 5e-4
+    clip: float = 5.0
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    warmup: float = 0.0
+    over: Over = "canonical"
+    steps_large: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One way to train a supernet.
+    """One way to train a supernet, in terms of a space's settings.
 
     Args:
       words: What it is, for the table.
-      draw: (supernet, its costs) to the strategy.
-      epochs: Passes over 10,000 training images that fit the budget; of other sets, as
-        many steps for each image in proportion to `epochs_large`.
-      epochs_large: Passes over 50,000 images.
-      rate: Highest learning rate; it falls to 0 as a half cosine.
-      batch: Images in a batch.
-      decay: Weight decay.
+      draw: (supernet, its costs, what random paths are uniform over) to the strategy;
+        None where an arch is relaxed.
+      paths: How many steps of one path a step costs; None for as many as the largest
+        choice has options. It takes so many times fewer steps.
+      rate: Times the settings' learning rate.
+      batch: Times the settings' batch, with so many times fewer steps.
+      decay: Times the settings' weight decay.
       teaching: Losses of students and of pairs.
       average: Decay of averaged weights, or None.
       by_complexity: Whether the rate falls sooner for larger networks.
+      relaxed: The kind of relaxation, instead of a strategy.
       guided: Whether sampler, loss or rate know what networks cost.
     """
 
     words: str
-    draw: Draw
-    epochs: int
-    epochs_large: int = 0
-    rate: float = 0.1
-    batch: int = 64
-    decay: float = 5e-4
+    draw: Draw | None
+    paths: float | None = 1
+    rate: float = 1.0
+    batch: int = 1
+    decay: float = 1.0
     teaching: Teaching = Teaching()
     average: float | None = None
     by_complexity: bool = False
+    relaxed: Literal["darts", "gdas"] | None = None
     guided: bool = False
 
-    def steps(self, images: int) -> int:
-        """Return the number of training steps on this many images."""
-        epochs = self.epochs if images <= 10_000 else self.epochs_large
-        return epochs * (images // self.batch)
-
-    def optimizer(self) -> Any:
-        """Return the optimizer, as a function of the learning rate."""
-        plain = sgd(0.9, self.decay)
-        return plain if self.average is None else Averaged(plain, self.average)
-
-    def schedule(self, steps: int, costs: CostTables) -> Any:
-        """Return the learning rate."""
-        if not self.by_complexity:
-            return optax.cosine_decay_schedule(self.rate, steps)
-        ends = costs.ends("params")
-        return ComplexityAware(
-            self.rate,
-            steps,
-            lambda arch: costs.value("params", arch),
-            ends.least,
-            ends.greatest,
+    def settings(self, of_space: Settings, net: Supernet, share: float) -> Settings:
+        """Return what this recipe trains with, for a share of the budget's steps."""
+        most = max(len(c.options) for c in net.space.choices)
+        each = (most if self.paths is None else self.paths) * self.batch
+        small, large = (
+            max(1, round(steps * share / each))
+            for steps in (of_space.steps, of_space.steps_large)
+        )
+        return dataclasses.replace(
+            of_space,
+            steps=small,
+            steps_large=large,
+            rate=of_space.rate * self.rate,
+            batch=of_space.batch * self.batch,
+            decay=of_space.decay * self.decay,
         )
 
 
-def uniform(net: Supernet, costs: CostTables) -> Strategy:
-    """Uniform over distinct networks, each by its canonical code."""
+def uniform(net: Supernet, costs: CostTables, over: Over) -> Strategy:
+    """One random path a step."""
     del costs
-    return Uniform(net.space, "canonical")
+    return Uniform(net.space, over)
 
 
-def fair(net: Supernet, costs: CostTables) -> Strategy:
-    """Strict fairness, a round of three paths an update."""
-    del costs
+def uniform_archs(net: Supernet, costs: CostTables, over: Over) -> Strategy:
+    """One random arch a step, however many archs are its network."""
+    del costs, over
+    return Uniform(net.space)
+
+
+def fair(net: Supernet, costs: CostTables, over: Over) -> Strategy:
+    """Strict fairness, a round of paths an update."""
+    del costs, over  # a round is of archs
     return StrictFair(net.space)
 
 
-def fair_singly(net: Supernet, costs: CostTables) -> Strategy:
+def fair_singly(net: Supernet, costs: CostTables, over: Over) -> Strategy:
     """Strict fairness, one path an update."""
-    del costs
+    del costs, over
     return StrictFair(net.space, one_by_one=True)
 
 
-def sandwich(net: Supernet, costs: CostTables) -> Strategy:
-    """Largest, smallest and two canonical random paths, the largest teaching."""
+def sandwich(net: Supernet, costs: CostTables, over: Over) -> Strategy:
+    """Largest, smallest and two random paths, the largest teaching."""
     ends = costs.ends("macs")
-    return Sandwich(
-        net.space, ends.smallest, ends.largest, reduce="mean", over="canonical"
-    )
+    return Sandwich(net.space, ends.smallest, ends.largest, reduce="mean", over=over)
 
 
-def pairs(net: Supernet, costs: CostTables) -> Strategy:
-    """Two canonical random paths; the one of more multiply-adds ought to be better."""
-    return PriorPairs(net.space, lambda a: costs.value("macs", a), over="canonical")
+def pairs(net: Supernet, costs: CostTables, over: Over) -> Strategy:
+    """Two random paths; the one of more multiply-adds ought to be better."""
+    return PriorPairs(net.space, lambda a: costs.value("macs", a), over=over)
 
 
 RECIPES: dict[str, Recipe] = {
-    "uniform": Recipe("uniform over canonical codes", uniform, 56, 12),
-    "uniform_archs": Recipe(
-        "uniform over codes", lambda net, costs: Uniform(net.space), 56, 12
-    ),
-    "fair": Recipe("strict fair, three paths an update", fair, 18, 4),
-    "fair_singly": Recipe("strict fair, one path an update", fair_singly, 56, 12),
+    "uniform": Recipe("uniform over distinct networks", uniform),
+    "uniform_archs": Recipe("uniform over codes", uniform_archs),
+    "fair": Recipe("strict fair, a round an update", fair, paths=None),
+    "fair_singly": Recipe("strict fair, one path an update", fair_singly),
     # Its ends are those of multiply-adds: the sampler knows what networks cost.
     "sandwich": Recipe(
         "sandwich and in-place distillation",
         sandwich,
-        11,
-        2,
+        paths=5,
         teaching=Teaching(SoftCrossEntropy()),
         guided=True,
     ),
-    "no_decay": Recipe("uniform, no weight decay", uniform, 56, 12, decay=0.0),
-    "averaged": Recipe("uniform, averaged weights", uniform, 56, 12, average=0.999),
-    "low_rate": Recipe("uniform, rate 0.05", uniform, 56, 12, rate=0.05),
-    "large_batch": Recipe("uniform, batches of 128", uniform, 56, 12, batch=128),
+    "no_decay": Recipe("uniform, no weight decay", uniform, decay=0.0),
+    "averaged": Recipe("uniform, averaged weights", uniform, average=0.999),
+    "low_rate": Recipe("uniform, half the rate", uniform, rate=0.5),
+    "large_batch": Recipe("uniform, batches twice as large", uniform, batch=2),
     "by_complexity": Recipe(
-        "uniform, rate by parameters", uniform, 56, 12, by_complexity=True, guided=True
+        "uniform, rate by parameters", uniform, by_complexity=True, guided=True
     ),
     "pairs": Recipe(
         "pairs ranked by multiply-adds",
         pairs,
-        28,
-        6,
+        paths=2,
         teaching=Teaching(rank=PairwiseRank(1.0)),
         guided=True,
     ),
+    # All options run, once for the arch and once for the weights; GDAS runs one.
+    "darts": Recipe("DARTS, first order", None, paths=None, batch=2, relaxed="darts"),
+    "gdas": Recipe("GDAS", None, paths=2, relaxed="gdas"),
 }
 
 
-def digest(recipe: Recipe, name: str) -> str:
+def digest(recipe: Recipe, settings: Settings, name: str) -> str:
     """Return what tells this recipe from an earlier one of its name."""
-    fields = dataclasses.asdict(recipe) | {"draw": name}
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(sorted(fields.items())))
+    fields = dataclasses.asdict(recipe) | dataclasses.asdict(settings)
+    # Functions print with where they are in memory.
+    text = re.sub(
+        r" at 0x[0-9a-f]+", "", repr(sorted((fields | {"draw": name}).items()))
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def shorter(recipe: Recipe, factor: float) -> Recipe:
-    """Return a recipe of fewer epochs, at least one."""
-    epochs = (recipe.epochs, recipe.epochs_large)
-    small, large = (max(1, round(float(np.float64(e) * factor))) for e in epochs)
-    return dataclasses.replace(recipe, epochs=small, epochs_large=large)

@@ -1,24 +1,27 @@
 """Ground truth of our own: hundreds of networks of a small space, each trained alone.
 
-    python -m benchmarks.truth --data DIR --table benchmarks/results/truth_mixers.csv \\
+    python -m benchmarks.truth --space mixers --data DIR \\
+        --table benchmarks/results/truth_mixers.csv \\
         --json benchmarks/results/truth_mixers.json
 
-Networks are drawn uniformly and without repetition from `benchmarks.mixers`; each is
-trained alone from fresh weights with each of three seeds, and scored in bits per
-character on text that nothing trained on. Every network of every seed trains with the
-same steps, batch size and learning rate. Rows are added to the table as they end, so a
-run that is stopped goes on; half-trained networks are trained again.
+Networks are drawn uniformly and without repetition from a space of
+`benchmarks.truth_spaces`; each is trained alone from fresh weights with each of three
+seeds, and its loss taken on examples that nothing trained on. Every network of every
+seed trains with the same steps, batch size and learning rate. Rows are added to the
+table as they end, so a run that is stopped goes on; half-trained networks are trained
+again.
 
-What is printed: the ceiling (how one seed's scores rank the mean of the other two) and
-what parameters, multiply-adds and the number of blocks that mix characters rank on
-their own (the depth is the same for all). A table is of use as a truth where the
-ceiling is 0.80 or more and none of these exceeds 0.60.
+What is printed: the ceiling (how one seed's losses rank the mean of the other two) and
+what parameters, multiply-adds and depth rank on their own. A table is of use as a truth
+where the ceiling is 0.80 or more and none of these exceeds 0.60.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,13 +32,12 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import results
-from benchmarks.mixers import MIXERS, mixers, mixers_data
+from benchmarks.network_truth import NetworkTruth, first_of_a_permutation
+from benchmarks.truth_spaces import TRUTHS, TruthSpace, number
 from oneshot.correlations import kendall_tau
 from oneshot.costs import Costs
-from oneshot.data import Data
 from oneshot.evaluate import Evaluator
 from oneshot.fitting import fit
-from oneshot.losses import bits, next_token
 from oneshot.optimizer import adamw
 from oneshot.rank_taus import seed_ceiling
 from oneshot.space import Arch
@@ -44,44 +46,64 @@ from oneshot.supernet import Supernet, Weights
 from oneshot.train import Trainer
 from oneshot.tuning import cosine
 
-NETWORKS, SEEDS, STEPS, BATCH, RATE = 300, 3, 200, 32, 6e-3
-SIZES = ("params", "macs", "mixing")
-COLUMNS = ("arch", "seed", "steps", *SIZES, "bits", "seconds")
+SIZES = ("params", "macs", "depth")
+COLUMNS = ("arch", "seed", "steps", *SIZES, "loss", "seconds")
 LEAST_CEILING, MOST_TRIVIAL = 0.80, 0.60
 
 
 class Alone:
-    """Trains networks of one supernet's space alone; all share compiled programs.
+    """Trains networks of one space alone; all share compiled programs.
 
     Args:
-      supernet: Its modules, with fresh weights for each training.
-      data: To train and to score on.
-      steps: Of each training.
+      space: The networks, their data, and how they train.
     """
 
-    def __init__(self, supernet: Supernet, data: Data, steps: int):
-        self.supernet, self.data, self.steps = supernet, data, steps
-        self.x = data.train.x[:BATCH]
-        first = Fixed(tuple(0 for _ in supernet.space.choices))
-        loss = {"loss": next_token, "bits": bits}
+    def __init__(self, space: TruthSpace):
+        self.space, self.net, self.data = space, space.make(), space.data()
+        self.x = self.data.train.x[: space.batch]
+        first = Fixed(tuple(0 for _ in self.net.space.choices))
         self.trainer = Trainer(
-            supernet, first, adamw(weight_decay=0.1), RATE, loss=loss, clip_norm=1.0
+            self.net,
+            first,
+            adamw(weight_decay=space.decay),
+            space.rate,
+            loss=space.metrics,
+            clip_norm=space.clip,
         )
-        self.trainer.warm_up((self.x, data.train.y[:BATCH]))
-        self.rate = cosine(RATE, steps=steps)
-        self.init = jax.jit(lambda key: tuple(supernet.init(key, self.x)))
+        self.trainer.warm_up((self.x, self.data.train.y[: space.batch]))
+        self.rate = cosine(space.rate, steps=space.steps)
+        self.init = jax.jit(lambda key: tuple(self.net.init(key, self.x)))
         engine = self.trainer.engine
-        self.evaluator = Evaluator(supernet, data, loss=loss, engine=engine)
+        self.evaluator = Evaluator(
+            self.net, self.data, loss=space.metrics, engine=engine
+        )
+        self.costs = Costs(self.net, self.data.train.x[:1])
 
-    def bits(self, arch: Arch, seed: int) -> float:
-        """Return the bits per character of a network trained alone."""
+    def row(self, arch: Arch, seed: int) -> dict[str, Any]:
+        """Return what the table holds of a network trained alone."""
+        start = time.perf_counter()
+        found = self.loss(arch, seed)
+        return {
+            "arch": "".join(map(str, arch)),
+            "seed": seed,
+            "steps": self.space.steps,
+            "params": self.costs.params(arch),
+            "macs": self.costs.macs(arch),
+            "depth": self.space.depth(self.net, arch),
+            "loss": f"{found:.5f}",
+            "seconds": f"{time.perf_counter() - start:.2f}",
+        }
+
+    def loss(self, arch: Arch, seed: int) -> float:
+        """Return the held-out loss of a network trained alone."""
         trainer = self.trainer.with_strategy(Fixed(arch), self.rate)
-        number = int(np.dot(arch, 5 ** np.arange(len(arch)))) + 100_000 * seed
-        weights = self.init(jax.random.key(number))
-        state = trainer.init(number, self.x, Weights(*weights))
-        for last, _ in fit(trainer, state, self.data, self.steps, batch_size=BATCH):
+        own = number(self.net, arch) + 100_000 * seed
+        weights = self.init(jax.random.key(own))
+        state = trainer.init(own, self.x, Weights(*weights))
+        how = {"batch_size": self.space.batch}
+        for last, _ in fit(trainer, state, self.data, self.space.steps, **how):
             state = last
-        return float(self.evaluator(state.weights, [arch]).mean("bits")[0])
+        return float(self.evaluator(state.weights, [arch]).loss[0])
 
 
 def drawn(supernet: Supernet, n: int) -> list[Arch]:
@@ -91,11 +113,6 @@ def drawn(supernet: Supernet, n: int) -> list[Arch]:
         for arch in supernet.space.sample(rng, n, "paths"):
             found.setdefault(tuple(map(int, arch)), None)
     return list(found)[:n]
-
-
-def mixes(option: int) -> bool:
-    """Return whether an option mixes characters, as all but the MLP do."""
-    return list(MIXERS)[option] != "mlp"
 
 
 def rows_of(table: Path, steps: int) -> list[dict[str, str]]:
@@ -116,36 +133,24 @@ def rows_of(table: Path, steps: int) -> list[dict[str, str]]:
     return rows
 
 
-def train(table: Path, networks: int, seeds: int, steps: int, console: Console) -> None:
+def train(table: Path, space: TruthSpace, console: Console) -> None:
     """Add the rows that a table lacks, one network after the other."""
     _drop_half_a_row(table)
-    supernet, data = mixers(), mixers_data()
-    todo = list(_missing(table, drawn(supernet, networks), seeds, steps))
+    archs = drawn(space.make(), space.networks)
+    todo = list(_missing(table, archs, space))
     if not todo:
         return
-    costs, alone = Costs(supernet, data.train.x[:1]), Alone(supernet, data, steps)
-    new = not table.exists()
+    alone, new = Alone(space), not table.exists()
     with table.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         if new:
             writer.writeheader()
         for i, (arch, seed) in enumerate(todo):
-            start = time.perf_counter()
-            found = alone.bits(arch, seed)
-            row: dict[str, Any] = {
-                "arch": "".join(map(str, arch)),
-                "seed": seed,
-                "steps": steps,
-                "params": costs.params(arch),
-                "macs": costs.macs(arch),
-                "mixing": sum(map(mixes, arch)),
-                "bits": f"{found:.5f}",
-                "seconds": f"{time.perf_counter() - start:.2f}",
-            }
+            row = alone.row(arch, seed)
             writer.writerow(row)
             file.flush()
             if i % 20 == 0:
-                console.print(f"{len(todo) - i} to go: {row['arch']} {row['bits']}")
+                console.print(f"{len(todo) - i} to go: {row['arch']} {row['loss']}")
 
 
 def _drop_half_a_row(table: Path) -> None:
@@ -155,68 +160,88 @@ def _drop_half_a_row(table: Path) -> None:
 
 
 def _missing(
-    table: Path, archs: list[Arch], seeds: int, steps: int
+    table: Path, archs: list[Arch], space: TruthSpace
 ) -> Iterator[tuple[Arch, int]]:
-    have = {(row["arch"], row["seed"]) for row in rows_of(table, steps)}
+    have = {(row["arch"], row["seed"]) for row in rows_of(table, space.steps)}
     for arch in archs:  # all seeds of one network, so that what is there is complete
-        for seed in range(seeds):
+        for seed in range(space.seeds):
             if ("".join(map(str, arch)), str(seed)) not in have:
                 yield arch, seed
 
 
-def truth(table: Path, seeds: int, steps: int) -> tuple[list[Arch], np.ndarray, Any]:
-    """Return archs, scores [seeds, n] (higher is better), and what counts for free,
-    {name: [n]}, of the networks that have all seeds."""
+def truth(table: Path, space: TruthSpace) -> NetworkTruth:
+    """Return what a table knows of the networks that have all seeds.
+
+    Raises:
+      ValueError: If it holds none, or networks that trained for other steps.
+    """
     found: dict[str, dict[int, dict[str, str]]] = {}
-    for row in rows_of(table, steps):
+    for row in rows_of(table, space.steps):
         found.setdefault(row["arch"], {})[int(row["seed"])] = row
-    whole = {a: own for a, own in found.items() if set(own) >= set(range(seeds))}
-    archs = [tuple(map(int, arch)) for arch in whole]
-    score = np.array(
-        [[-float(own[s]["bits"]) for own in whole.values()] for s in range(seeds)]
+    seeds = range(space.seeds)
+    whole = {a: own for a, own in found.items() if set(own) >= set(seeds)}
+    if not whole:
+        raise ValueError(
+            f"{table} holds no network with all {space.seeds} seeds. Make it by "
+            "`python -m benchmarks.truth`."
+        )
+    first = [own[0] for own in whole.values()]
+    sizes = {name: np.array([int(row[name]) for row in first]) for name in SIZES}
+    return NetworkTruth(
+        words=space.words,
+        archs=np.array([list(map(int, arch)) for arch in whole]),
+        seeds=np.array(
+            [[-float(own[s]["loss"]) for own in whole.values()] for s in seeds]
+        ),
+        depth_words=space.depth_words,
+        choosing=first_of_a_permutation(len(whole), len(whole) // 3),
+        **sizes,
     )
-    sizes = {k: np.array([float(own[0][k]) for own in whole.values()]) for k in SIZES}
-    return archs, score, sizes
 
 
-def summary(table: Path, seeds: int, steps: int) -> dict[str, Any]:
+def summary(table: Path, space: TruthSpace) -> dict[str, Any]:
     """Return flat results: the ceiling, the trivial baselines, spread and hours."""
-    archs, score, sizes = truth(table, seeds, steps)
-    mean = score.mean(axis=0)
-    trivial = {name: kendall_tau(values, mean) for name, values in sizes.items()}
-    best, ceiling = max(map(abs, trivial.values())), seed_ceiling(score)
-    hours = sum(float(row["seconds"]) for row in rows_of(table, steps)) / 3600
+    found = truth(table, space)
+    mean = found.truth
+    trivial = {name: kendall_tau(getattr(found, name), mean) for name in SIZES}
+    best, ceiling = max(map(abs, trivial.values())), seed_ceiling(found.seeds)
+    seconds = [float(row["seconds"]) for row in rows_of(table, space.steps)]
     return {
-        "networks": len(archs),
-        "seeds": seeds,
-        "steps": steps,
+        "networks": len(mean),
+        "seeds": space.seeds,
+        "steps": space.steps,
         "ceiling": ceiling,
         **{f"{name}_tau": value for name, value in trivial.items()},
         "best_trivial": best,
-        "bits_best": float(-mean.max()),
-        "bits_median": float(-np.median(mean)),
-        "bits_worst": float(-mean.min()),
-        "seed_deviation": float(score.std(axis=0, ddof=1).mean()),
+        "loss_best": float(-mean.max()),
+        "loss_median": float(-np.median(mean)),
+        "loss_worst": float(-mean.min()),
+        "seed_deviation": float(found.seeds.std(axis=0, ddof=1).mean()),
         "network_deviation": float(mean.std()),
-        "hours": hours,
+        "hours": sum(seconds) / 3600,
         "fit_as_truth": bool(ceiling >= LEAST_CEILING and best <= MOST_TRIVIAL),
     }
 
 
 def main() -> None:
     """Train what is missing, and print what the table is worth."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--table", type=Path, default=Path("runs/truth_mixers.csv"))
-    parser.add_argument("--networks", type=int, default=NETWORKS)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--space", choices=TRUTHS, default="mixers")
+    parser.add_argument("--table", type=Path, help="by default under runs/")
+    parser.add_argument("--networks", type=int, help="fewer, to try it out")
+    parser.add_argument("--data", type=Path, help="folder of data files")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.data is not None:
+        os.environ["ONESHOT_DATA"] = str(options.data)
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    console = Console()
-    options.table.parent.mkdir(parents=True, exist_ok=True)
-    train(options.table, options.networks, options.seeds, options.steps, console)
-    found = summary(options.table, options.seeds, options.steps)
+    console, space = Console(), TRUTHS[options.space]
+    if options.networks is not None:
+        space = dataclasses.replace(space, networks=options.networks)
+    table = options.table or Path("runs") / f"truth_{options.space}.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    train(table, space, console)
+    found = summary(table, space)
     for name, value in found.items():
         console.print(f"{name:20} {value}")
     results.write(options.json, found)

@@ -47,10 +47,10 @@ def test_identities_come_last_and_blocks_are_counted(found):
     for i in (3, 6):
         assert not ((found.archs[:, i] == 0) & (found.archs[:, i + 1] > 0)).any()
     for where, counts in zip(
-        ((0, 1), (2, 3, 4), (5, 6, 7)), found.stage_blocks.T, strict=True
+        ((0, 1), (2, 3, 4), (5, 6, 7)), found.strata.T, strict=True
     ):
         np.testing.assert_array_equal(sum(found.archs[:, i] > 0 for i in where), counts)
-    np.testing.assert_array_equal((found.archs > 0).sum(1), found.blocks)
+    np.testing.assert_array_equal((found.archs > 0).sum(1), found.depth)
 
 
 def test_the_split_is_fixed(found):

@@ -7,24 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import macro_truth, ranking_quality, ranking_table
-from benchmarks.ranking_recipes import RECIPES, digest
+from benchmarks import macro_truth, ranking_quality
+from benchmarks.ranking_recipes import RECIPES, Settings, digest
+from benchmarks.ranking_spaces import SPACES
 from oneshot import Data, checkpoint
 from oneshot.spaces import nb_macro
 from oneshot.teaching import PairwiseRank, Teaching
 
 KEPT = 40  # networks
-
-
-def few_networks(truth):
-    some = {name: getattr(truth, name)[:KEPT] for name in ("archs", "params", "macs")}
-    return dataclasses.replace(
-        truth,
-        **some,
-        seeds=truth.seeds[:, :KEPT],
-        choosing=np.arange(16),
-        reporting=np.arange(16, KEPT),
-    )
 
 
 def small_images(*_):
@@ -35,41 +25,51 @@ def small_images(*_):
 
 @pytest.fixture
 def small(monkeypatch, data_dir):
-    truth = few_networks(macro_truth.load(data_dir))
-    monkeypatch.setattr(macro_truth, "load", lambda named: truth)
-    monkeypatch.setattr(ranking_quality, "images", small_images)
-    narrow = nb_macro(width=0.125, hidden=16)
-    monkeypatch.setattr(ranking_quality, "nb_macro", lambda: narrow)
-    recipes = {
-        name: dataclasses.replace(RECIPES[name], epochs=2, batch=32)
-        for name in ("uniform", "pairs")
-    }
-    for module in (ranking_quality, ranking_table):
-        monkeypatch.setattr(module, "RECIPES", recipes)
-    return recipes
+    truth = macro_truth.load(data_dir).only(np.arange(KEPT))
+    truth = dataclasses.replace(truth, choosing=np.arange(16))
+    space = dataclasses.replace(
+        SPACES["nb_macro"],
+        make=lambda: nb_macro(width=0.125, hidden=16),
+        data=small_images,
+        truth=lambda folder: truth,
+        settings=Settings(steps=4, rate=0.1, batch=16),
+    )
+    monkeypatch.setitem(SPACES, "nb_macro", space)
+    return space
+
+
+def a_run(space, directory, name="uniform"):
+    recipe = RECIPES[name]
+    settings = recipe.settings(space.settings, space.make(), 1.0)
+    console, data = ranking_quality.Console(quiet=True), small_images()
+    where = (settings, data, 0, directory, console)
+    return ranking_quality.Run(name, recipe, space, *where)
 
 
 @pytest.mark.slow
-def test_recipes_are_trained_scored_and_reported(small, tmp_path, capsys):
+def test_recipes_are_trained_scored_and_reported(small, tmp_path, capsys, monkeypatch):
     out = tmp_path / "results.json"
     folder = ["--directory", str(tmp_path / "runs"), "--images", "64"]
     ranking_quality.main([*folder, "--recipes", "uniform", "--json", str(out)])
-    ranking_quality.main([*folder, "--recipes", "pairs", "--json", str(out)])
+    ranking_quality.main([*folder, "--recipes", "pairs", "gdas", "--json", str(out)])
     found = json.loads(out.read_text())
-    for name in small:
+    for name, steps in {"uniform": 4, "pairs": 2, "gdas": 2}.items():
         assert -1 <= found[f"0k_{name}_tau"] <= 1 and found[f"0k_{name}_n"] == KEPT
-        assert found[f"0k_{name}_steps"] == 4
-    assert found["best"] == "uniform"  # pairs know multiply-adds
+        assert found[f"0k_{name}_steps"] == steps
+    assert len(found["0k_gdas_chosen"]) == 8
+    assert found["best"] in ("uniform", "gdas")  # pairs know multiply-adds
     assert found["best_tau"] == found[f"0k_{found['best']}_tau"]
     assert "(guided)" in capsys.readouterr().out
-    scores = tmp_path / "runs" / "full" / "uniform-64-0.npz"
+    scores = tmp_path / "runs" / "nb_macro" / "full" / "uniform-64-0.npz"
     with np.load(scores) as kept:
         assert kept["loss"].shape == (KEPT,) and np.isfinite(kept["loss"]).all()
     # Finished scores are kept; those of a recipe that has changed are refused.
     before = scores.stat().st_mtime_ns
     ranking_quality.main([*folder, "--recipes", "uniform"])
     assert scores.stat().st_mtime_ns == before
-    small["uniform"] = dataclasses.replace(small["uniform"], rate=0.2)
+    other = dataclasses.replace(small.settings, rate=0.2)
+    changed = dataclasses.replace(small, settings=other)
+    monkeypatch.setitem(SPACES, "nb_macro", changed)
     with pytest.raises(ValueError, match="another recipe"):
         ranking_quality.main([*folder, "--recipes", "uniform"])
 
@@ -80,8 +80,7 @@ def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch):
     for kind in ("whole", "stopped"):
         directory = tmp_path / kind
         directory.mkdir()
-        arguments = small["uniform"], small_images(), 0, directory
-        console = ranking_quality.Console(quiet=True)
+        run = a_run(small, directory)
         if kind == "stopped":
             monkeypatch.setattr(ranking_quality, "SAVE_SECONDS", 0)
 
@@ -91,10 +90,10 @@ def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch):
 
             monkeypatch.setattr(ranking_quality, "fit", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                ranking_quality.trained(*arguments, console)
+                ranking_quality.trained(run)
             monkeypatch.setattr(ranking_quality, "fit", fit)
             assert checkpoint.latest_step(directory) == 2
-        runs[kind] = ranking_quality.trained(*arguments, console)[1]
+        runs[kind] = ranking_quality.trained(run)[1]
     for part in ("params", "state"):
         a, b = (getattr(runs[kind].weights, part) for kind in ("whole", "stopped"))
         for left, right in zip(*map(jax.tree.leaves, (a, b)), strict=True):
@@ -102,15 +101,29 @@ def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch):
 
 
 def test_a_recipe_is_told_from_its_earlier_self():
-    uniform = RECIPES["uniform"]
-    assert digest(uniform, "uniform") == digest(dataclasses.replace(uniform), "uniform")
-    for change in (
-        {"rate": 0.2},
-        {"epochs": 3},
-        {"teaching": Teaching(rank=PairwiseRank(2.0))},
+    recipe, settings = RECIPES["uniform"], Settings(100, 0.1)
+    known = digest(recipe, settings, "uniform")
+    assert known == digest(dataclasses.replace(recipe), settings, "uniform")
+    teaching = Teaching(rank=PairwiseRank(2.0))
+    for changed in (
+        (dataclasses.replace(recipe, teaching=teaching), settings),
+        (recipe, dataclasses.replace(settings, rate=0.2)),
+        (recipe, dataclasses.replace(settings, steps=3)),
     ):
-        other = dataclasses.replace(uniform, **change)
-        assert digest(other, "uniform") != digest(uniform, "uniform")
+        assert digest(*changed, "uniform") != known
+
+
+def test_recipes_cost_alike():
+    space = SPACES["nb_macro"]
+    net = space.make()
+    uniform, fair, large, darts = (
+        RECIPES[name].settings(space.settings, net, 0.5)
+        for name in ("uniform", "fair", "large_batch", "darts")
+    )
+    assert uniform.steps == round(space.settings.steps / 2)
+    assert fair.steps == round(space.settings.steps / 6)  # three paths an update
+    assert large.steps * large.batch == uniform.steps * uniform.batch
+    assert darts.steps * 6 == pytest.approx(uniform.steps, rel=0.01)
 
 
 @pytest.mark.parametrize("short", ["0", "1.5", "0.5"])

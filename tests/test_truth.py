@@ -1,5 +1,6 @@
 """The ground-truth table: networks trained alone, resumable, and what it is worth."""
 
+import dataclasses
 import io
 
 import jax
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from benchmarks import truth
 from benchmarks.mixers import CONTEXT, VOCABULARY, mixers
+from benchmarks.truth_spaces import TRUTHS, digits_vit, number
 
 
 def test_all_networks_differ_and_see_the_past_only():
@@ -30,17 +32,28 @@ def test_a_stopped_table_goes_on_and_says_what_it_is_worth(
 ):
     monkeypatch.setenv("ONESHOT_DATA", str(data_dir))
     table, console = tmp_path / "table.csv", Console(file=io.StringIO())
-    truth.train(table, 2, 2, 2, console)
+    space = dataclasses.replace(TRUTHS["mixers"], networks=2, seeds=2, steps=2)
+    truth.train(table, space, console)
     whole = table.read_text()
     lines = whole.splitlines(keepends=True)
     assert len(lines) == 5
     table.write_text("".join(lines[:3]) + lines[3][:9])  # killed while it wrote
-    truth.train(table, 2, 2, 2, console)
+    truth.train(table, space, console)
     again = truth.rows_of(table, 2)
-    assert [row["bits"] for row in again] == [line.split(",")[6] for line in lines[1:]]
-    found = truth.summary(table, 2, 2)
+    assert [row["loss"] for row in again] == [line.split(",")[6] for line in lines[1:]]
+    found = truth.summary(table, space)
     assert found["networks"] == 2 and found["seeds"] == 2
-    assert 4 < found["bits_best"] <= found["bits_worst"] < 9
+    assert 3 < found["loss_best"] <= found["loss_worst"] < 6
     assert abs(found["best_trivial"]) <= 1 and not found["fit_as_truth"]
     with pytest.raises(ValueError, match="for 2 steps, but 3 were"):
         truth.rows_of(table, 3)
+    table.write_text(lines[0] + lines[1])
+    with pytest.raises(ValueError, match="no network with all 2 seeds"):
+        truth.truth(table, space)
+
+
+def test_archs_are_numbered_apart():
+    net = digits_vit()
+    archs = list(net.space.enumerate("archs"))
+    numbers = [number(net, arch) for arch in archs]
+    assert sorted(numbers) == list(range(net.space.size))

@@ -1,0 +1,108 @@
+"""Spaces with a known truth that recipes of supernet training are compared on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from benchmarks import cell_truth, macro_truth, truth
+from benchmarks.network_truth import NetworkTruth
+from benchmarks.ranking_data import images
+from benchmarks.ranking_recipes import Settings
+from benchmarks.truth_spaces import TRUTHS
+from oneshot.data import Data
+from oneshot.losses import CLASSIFICATION, Metric
+from oneshot.spaces import cell201, nb_macro
+from oneshot.supernet import Supernet
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedSpace:
+    """A space, the truth about its networks, and how its supernets train.
+
+    Args:
+      make: The supernet.
+      data: (folder or None, number of images to train on) to the data; others than
+        images are all used.
+      truth: Folder or None, to what is known.
+      metrics: Losses by name; networks are ranked by "loss".
+      settings: Of training.
+      recipes: Those that are compared unless others are asked for.
+    """
+
+    make: Callable[[], Supernet]
+    data: Callable[[Path | None, int], Data]
+    truth: Callable[[Path | None], NetworkTruth]
+    metrics: Mapping[str, Metric]
+    settings: Settings
+    recipes: tuple[str, ...]
+
+
+def tiny_cells() -> Supernet:
+    """Return NAS-Bench-201's space with half the channels and one cell a stage."""
+    return cell201(size="tiny")
+
+
+def ours(name: str, settings: Settings, recipes: tuple[str, ...]) -> RankedSpace:
+    """Return a space whose truth is a table of our own."""
+    space, table = TRUTHS[name], RESULTS / f"truth_{name}.csv"
+    return RankedSpace(
+        make=space.make,
+        data=lambda folder, number: space.data(),
+        truth=lambda folder: truth.truth(table, space),
+        metrics=space.metrics,
+        settings=settings,
+        recipes=recipes,
+    )
+
+
+_FEW = ("uniform", "fair", "sandwich", "darts", "gdas")
+_MANY = (
+    "uniform",
+    "fair",
+    "fair_singly",
+    "sandwich",
+    "no_decay",
+    "averaged",
+    "low_rate",
+    "large_batch",
+    "by_complexity",
+    "pairs",
+)
+
+SPACES: dict[str, RankedSpace] = {
+    # Steps as fit 45 minutes on two cores beside 17 to 25 of scoring, and 2.5 hours.
+    "nb_macro": RankedSpace(
+        nb_macro,
+        images,
+        macro_truth.load,
+        CLASSIFICATION,
+        Settings(steps=8_736, rate=0.1, steps_large=9_372),
+        ("uniform_archs", *_MANY),
+    ),
+    "mixers": ours(
+        "mixers",
+        Settings(
+            6_000, 6e-3, batch=32, decay=0.1, clip=1.0, optimizer="adamw", over="paths"
+        ),
+        (*_MANY, "darts", "gdas"),
+    ),
+    "cell201": RankedSpace(
+        tiny_cells,
+        images,
+        cell_truth.load,
+        CLASSIFICATION,
+        Settings(steps=4_000, rate=0.1),
+        _FEW,
+    ),
+    "vit": ours(
+        "vit",
+        Settings(
+            4_000, 3e-3, batch=32, decay=0.05, clip=1.0, optimizer="adamw", over="paths"
+        ),
+        _FEW,
+    ),
+}
