@@ -14,13 +14,13 @@ from oneshot.data import Data
 MEAN = np.array([0.49139968, 0.48215827, 0.44653124], np.float32)
 STD = np.array([0.24703233, 0.24348505, 0.26158768], np.float32)
 SMALL, LARGE = "cifar10_small.npz", "cifar10_jpegs.npz"
-CALIBRATE, SCORED = 512, 2_000
+CALIBRATE, SCORED = 256, 2_000
 
 
 def images(named: Path | None, number: int) -> Data:
     """Return CIFAR-10: `number` images to train on, 2,000 test images to rank by.
 
-    Training images are shifted by up to four pixels and flipped; 512 of them, as they
+    Training images are shifted by up to four pixels and flipped; 256 of them, as they
     are, recalibrate BatchNorm.
 
     Args:

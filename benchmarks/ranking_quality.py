@@ -15,8 +15,8 @@ reported on the others and on all.
 A run that is stopped goes on where it was: checkpoints, and the scores of finished
 recipes, are kept under `--directory`. The table is of all recipes with scores there.
 What was kept of a recipe that has been changed since is refused. `--short 0.2` trains a
-fifth as long and scores the networks to choose by only, to try recipes; its scores and
-results are kept apart.
+fifth as long and scores the networks to choose by only, on a quarter of the examples,
+to try recipes; its scores and results are kept apart.
 
 The images that rank NAS-Bench-Macro are of the test set that its truth was measured on,
 so its noise is partly shared; subnets trained with other images would be told apart a
@@ -29,9 +29,8 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +39,15 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import results
-from benchmarks.network_truth import NetworkTruth
-from benchmarks.ranking_recipes import RECIPES, Recipe, Settings, digest
+from benchmarks.ranking_recipes import RECIPES, WINDOWED, Recipe, Settings, digest
 from benchmarks.ranking_spaces import SPACES, RankedSpace
-from benchmarks.ranking_table import best_of, report, row, show
+from benchmarks.ranking_table import best_of, collect, show
 from benchmarks.ranking_trainers import trainer_of
+from benchmarks.scoring_rules import scoring_metrics
 from oneshot import checkpoint
+from oneshot.augment import compose, window
 from oneshot.averaging import averages
-from oneshot.data import Data
+from oneshot.data import Data, Split
 from oneshot.evaluate import Evaluator
 from oneshot.fitting import fit
 from oneshot.relaxed import RelaxedTrainer
@@ -97,11 +97,8 @@ def trained(run: Run) -> tuple[Trainer | RelaxedTrainer, TrainState]:
     else:
         state = checkpoint.restore(run.directory, trainer)
         run.console.print(f"  goes on from step {state.step} of {steps}")
-    clock = _Clock(run.directory / "seconds.json")
-    if isinstance(trainer, Trainer):  # a relaxed arch's one program compiles itself
-        trainer.warm_up((data.train.x[:batch], data.train.y[:batch]))
-    saved = time.monotonic()
-    for last, rows in fit(trainer, state, data, steps, batch_size=batch):
+    clock, saved = _Clock(run.directory / "seconds.json"), time.monotonic()
+    for last, rows in _states(run, trainer, state, data):
         state = last
         if state.step == steps or time.monotonic() - saved > SAVE_SECONDS:
             checkpoint.save(run.directory, net, state)
@@ -110,6 +107,26 @@ def trained(run: Run) -> tuple[Trainer | RelaxedTrainer, TrainState]:
             loss = np.mean([row["loss"] for row in rows])
             run.console.print(f"  step {state.step} of {steps}: loss {loss:.3f}")
     return trainer, state
+
+
+def _states(
+    run: Run, trainer: Trainer | RelaxedTrainer, state: TrainState, data: Data
+) -> Iterator[tuple[TrainState, list[dict[str, Any]]]]:
+    """Train to the end, on windows first where the recipe says so."""
+    size, batch = run.recipe.window, run.settings.batch
+    phases = [(run.steps, data, data.train.x[:batch])]
+    if size is not None:
+        both = [data.augment, window(size)] if data.augment else [window(size)]
+        small = dataclasses.replace(data, augment=compose(*both))
+        x = data.train.x[:batch, :size, :size]
+        phases.insert(0, (round(WINDOWED * run.steps), small, x))
+    for last, own, x in phases:
+        if state.step >= last:
+            continue
+        if isinstance(trainer, Trainer):  # a relaxed arch's one program compiles itself
+            trainer.warm_up((x, data.train.y[:batch]))
+        for state, rows in fit(trainer, state, own, last, batch_size=batch):
+            yield state, rows
 
 
 class _Clock:
@@ -145,12 +162,13 @@ def scored(run: Run, archs: np.ndarray) -> Path:
     trainer, state = trained(run)
     clock = _Clock(run.directory / "seconds.json")
     weights = state.weights if run.recipe.average is None else averages(state)
+    metrics = scoring_metrics(run.space.metrics)
     evaluator = Evaluator(
-        trainer.supernet, run.data, loss=run.space.metrics, engine=trainer.engine
+        trainer.supernet, run.data, loss=metrics, engine=trainer.engine
     )
     found = evaluator(weights, [tuple(arch) for arch in archs.tolist()])
     seconds = clock.add()
-    arrays = {name: found.mean(name) for name in run.space.metrics}
+    arrays = {name: found.mean(name) for name in metrics}
     if isinstance(trainer, RelaxedTrainer):
         chosen = trainer.supernet.space.canonical(trainer.arch(state))
         arrays["chosen"] = np.array(chosen)
@@ -203,6 +221,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     truth, data = space.truth(args.data), space.data(args.data, args.images)
     if args.short < 1:
         truth = truth.only(truth.choosing)
+        x, y = data.validate
+        few = len(x) // 4
+        data = dataclasses.replace(data, validate=Split(x[:few], y[:few]))
     length = f"short{args.short:g}" if args.short < 1 else "full"
     directory = args.directory / args.space / length
     directory.mkdir(parents=True, exist_ok=True)
@@ -222,39 +243,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             scored(run, truth.archs)
             jax.clear_caches()
-    rows, spread = collect(directory, len(data.train.x), truth, console)
-    console.print(show(rows, truth))
+    found = collect(directory, len(data.train.x), truth)
+    for own in found:
+        console.print(f"{own.name}: {own.rankings['all'].words()}\n", soft_wrap=True)
+    console.print(show(found, truth))
     label = "" if args.images == 10_000 else f"{args.images // 1000}k_"
-    flat = {label + k: v for own in rows.values() for k, v in own.items()}
-    flat |= {label + k: v for k, v in spread.items()}
+    flat = {label + k: v for own in found for k, v in own.row(truth).items()}
     flat |= {f"{label}images": len(data.train.x)}
-    results.write(
-        args.json, _before(args.json) | flat | best_of(rows, spread, args.images)
-    )
-
-
-def collect(
-    directory: Path, number: int, truth: NetworkTruth, console: Console
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Return the results of all recipes with scores, and their spread over seeds."""
-    rows: dict[str, dict[str, Any]] = {}
-    spread: dict[str, Any] = {}
-    for name in RECIPES:
-        pattern = re.compile(rf"{name}-{number}-(\d+)\.npz")
-        seeds = [int(m[1]) for p in directory.iterdir() if (m := pattern.match(p.name))]
-        files = [directory / f"{name}-{number}-{seed}.npz" for seed in sorted(seeds)]
-        if not files:
-            continue
-        found = [report(file, truth) for file in files]
-        rows[name] = row(name, found[0], files[0], truth)
-        taus = [rankings["all"].tau for rankings in found]
-        spread[f"{name}_seeds"] = len(taus)
-        few = [rankings["choosing"].tau for rankings in found]
-        spread[f"{name}_choosing_mean"] = float(np.mean(few))
-        spread[f"{name}_tau_mean"] = float(np.mean(taus))
-        spread[f"{name}_tau_spread"] = float(np.ptp(taus))
-        console.print(f"{name}: {found[0]['all'].words()}\n", soft_wrap=True)
-    return rows, spread
+    flat |= best_of(found, truth, args.images)
+    results.write(args.json, _before(args.json) | flat)
 
 
 def _before(path: Path | None) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from oneshot.strategies import PriorPairs, Sandwich, Strategy, StrictFair, Unifo
 from oneshot.supernet import Supernet
 from oneshot.teaching import PairwiseRank, Teaching
 
+IMAGE = 32  # pixels, of the images that windows are taken from
+WINDOWED = 0.75  # of the steps that see windows; then come whole images
+
 Draw = Callable[[Supernet, CostTables, Over], Strategy]
 
 
@@ -57,6 +60,8 @@ class Recipe:
         choice has options. It takes so many times fewer steps.
       rate: Times the settings' learning rate.
       batch: Times the settings' batch, with so many times fewer steps.
+      window: Side of the random windows of images that most of the training sees, so
+        that it takes more steps; None for whole images.
       decay: Times the settings' weight decay.
       teaching: Losses of students and of pairs.
       average: Decay of averaged weights, or None.
@@ -69,7 +74,8 @@ class Recipe:
     draw: Draw | None
     paths: float | None = 1
     rate: float = 1.0
-    batch: int = 1
+    batch: float = 1
+    window: int | None = None
     decay: float = 1.0
     teaching: Teaching = Teaching()
     average: float | None = None
@@ -81,6 +87,9 @@ class Recipe:
         """Return what this recipe trains with, for a share of the budget's steps."""
         most = max(len(c.options) for c in net.space.choices)
         each = (most if self.paths is None else self.paths) * self.batch
+        if self.window is not None:
+            pixels = (self.window / IMAGE) ** 2
+            each *= WINDOWED * pixels + 1 - WINDOWED
         small, large = (
             max(1, round(steps * share / each))
             for steps in (of_space.steps, of_space.steps_large)
@@ -90,7 +99,7 @@ class Recipe:
             steps=small,
             steps_large=large,
             rate=of_space.rate * self.rate,
-            batch=of_space.batch * self.batch,
+            batch=round(of_space.batch * self.batch),
             decay=of_space.decay * self.decay,
         )
 
@@ -147,6 +156,8 @@ RECIPES: dict[str, Recipe] = {
     "averaged": Recipe("uniform, averaged weights", uniform, average=0.999),
     "low_rate": Recipe("uniform, half the rate", uniform, rate=0.5),
     "large_batch": Recipe("uniform, batches twice as large", uniform, batch=2),
+    "small_batch": Recipe("uniform, batches half as large", uniform, batch=0.5),
+    "windows": Recipe("uniform, windows of 24 pixels first", uniform, window=24),
     "by_complexity": Recipe(
         "uniform, rate by parameters", uniform, by_complexity=True, guided=True
     ),

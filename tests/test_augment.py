@@ -17,6 +17,7 @@ from oneshot.augment import (
     flip,
     mixup,
     one_of,
+    window,
 )
 from oneshot.data import Data
 from oneshot.engine import Engine
@@ -123,6 +124,27 @@ def test_a_crop_shifts_each_image_by_its_own_distance(key, images):
             if np.array_equal(out[i], padded[i, a : a + SIZE, b : b + SIZE]):
                 found.append(place)
     assert len(found) == N and len(set(found)) > 15 and (labels == y).all()
+
+
+def test_a_window_is_a_part_of_each_image(key, images):
+    x, y = images
+    kept, labels = window(5)(key, x, y)
+    assert kept.shape == (N, 5, 5, 2) and (labels == y).all()
+    corners = set()
+    for image, part in zip(np.asarray(x), np.asarray(kept), strict=True):
+        places = [
+            (i, j)
+            for i in range(4)
+            for j in range(4)
+            if (image[i : i + 5, j : j + 5] == part).all()
+        ]
+        assert len(places) == 1
+        corners |= set(places)
+    assert len(corners) > 10  # of sixteen
+    with pytest.raises(ValueError, match="does not fit images of 8 x 8"):
+        window(9)(key, x, y)
+    with pytest.raises(ValueError, match="a side of 1 pixel or more"):
+        window(0)
 
 
 def test_a_flip_mirrors_about_half_of_the_images(key, images):

@@ -1,0 +1,85 @@
+"""Ways to rank networks by what one pass over held-out data says of them.
+
+- "loss": the loss, as it is.
+- "accuracy": where there is one.
+- "calibrated": the loss at the temperature that suits each network best. The head is
+  shared, so a network's logits may be too large or too small for it, which training it
+  alone would mend.
+- "smoothed", "calibrated, smoothed": see `benchmarks.smoothing`.
+
+None knows the truth, or what networks cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.smoothing import smoothed
+from oneshot.losses import Metric
+
+# Evenly apart in their logarithm; so near that a parabola errs by less than 0.001.
+TEMPERATURES = tuple(float(np.exp(0.15 * i)) for i in range(-5, 6))
+
+
+@dataclasses.dataclass(frozen=True)
+class AtTemperature:
+    """A loss of logits that are divided by a temperature first.
+
+    Args:
+      loss: `(logits, targets) -> [n]`.
+      temperature: Above 0.
+    """
+
+    loss: Metric
+    temperature: float
+
+    def __call__(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+        """Return the loss of each example, [n]."""
+        return self.loss(logits / self.temperature, targets)
+
+
+def scoring_metrics(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Return a space's metrics and its loss at several temperatures."""
+    hot = {_name(t): AtTemperature(metrics["loss"], t) for t in TEMPERATURES}
+    return {**metrics, **hot}
+
+
+def scores_by_rule(file: Path, archs: np.ndarray) -> dict[str, np.ndarray]:
+    """Return scores [n], higher is better, by rule, from a file of mean metrics.
+
+    Args:
+      file: An npz with the means [n] of `scoring_metrics`.
+      archs: The networks, [n, choices].
+    """
+    with np.load(file) as means:
+        at = np.stack([means[_name(t)] for t in TEMPERATURES])
+        out = {"loss": -means["loss"], "calibrated": -least_along(at)}
+        if "accuracy" in means:
+            out["accuracy"] = means["accuracy"]
+    out["smoothed"] = smoothed(archs, out["loss"])
+    out["calibrated, smoothed"] = smoothed(archs, out["calibrated"])
+    return out
+
+
+def least_along(values: np.ndarray) -> np.ndarray:
+    """Return the least of values [points, n], read off a parabola through three.
+
+    The points are taken to be evenly apart.
+    """
+    place = np.clip(values.argmin(axis=0), 1, len(values) - 2)
+    left, middle, right = (
+        np.take_along_axis(values, (place + d)[None], axis=0)[0] for d in (-1, 0, 1)
+    )
+    bend = left + right - 2 * middle
+    shift = np.where(bend > 0, (left - right) / np.where(bend > 0, 2 * bend, 1), 0.0)
+    shift = np.clip(shift, -1, 1)  # beyond the ends nothing is known
+    return middle - shift * (left - right) / 2 + shift**2 * bend / 2
+
+
+def _name(temperature: float) -> str:
+    return f"loss_at_{temperature:.3f}"
