@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import quickstart, spaces
+from benchmarks import quickstart, ranking_readme, spaces
 from benchmarks.readme_rows import ROWS
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +66,11 @@ def _tables() -> dict[str, str]:
         file = RESULTS / f"{name}.json"
         if file.is_file():
             out[name] = table(json.loads(file.read_text()))
-    return out
+    rankings = [
+        ranking_readme.table(json.loads(file.read_text()))
+        for file in sorted(RESULTS.glob("ranking_quality*.json"))
+    ]
+    return out | ({"rankings": "\n\n".join(rankings)} if rankings else {})
 
 
 def _measured() -> str:
@@ -95,6 +99,8 @@ def _where(devices: dict[str, list[str]]) -> str:
 
 def _replace(text: str, name: str, content: str) -> str:
     pattern = rf"(<!-- {name} -->).*?(<!-- /{name} -->)"
+    if not re.search(pattern, text, flags=re.S):
+        raise ValueError(f"The README has no place for the table {name!r}: {pattern}")
     return re.sub(pattern, lambda m: f"{m[1]}\n\n{content}\n\n{m[2]}", text, flags=re.S)
 
 

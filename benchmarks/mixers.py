@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.text_data import text_parts
-from oneshot.data import Data
+from oneshot.data import Data, Split
 from oneshot.layers import OneOf
 from oneshot.nn import AttentionOffer, CausalAttention, GatedMlp, RMSNorm
 from oneshot.nn.causal_attention import Kind
@@ -27,7 +27,7 @@ from oneshot.supernet import Supernet
 
 LAYERS, WIDTH, CONTEXT, VOCABULARY = 6, 48, 64, 65
 HEADS, HIDDEN, WINDOW, KERNEL = 3, 2 * WIDTH, 8, 4
-SCORED = 48_000  # characters of the validation part
+SCORED = 48_000  # characters of either part that scores
 
 
 class Convolution(nnx.Module):
@@ -152,11 +152,20 @@ def mixers_data() -> Data:
     context.
     """
     train, validate, _ = text_parts()
-    x, y = _windows(validate[: SCORED + 1], CONTEXT // 2)
-    y[:, : CONTEXT // 2] = -1
     return Data.from_arrays(
-        _windows(train, CONTEXT // 2), validate=(x, y), calibrate=64
+        _windows(train, CONTEXT // 2), validate=_scored(validate), calibrate=64
     )
+
+
+def mixers_tested() -> Split:
+    """Return windows of another part of the text, for the truth."""
+    return Split(*_scored(text_parts()[2]))
+
+
+def _scored(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y = _windows(numbers[: SCORED + 1], CONTEXT // 2)
+    y[:, : CONTEXT // 2] = -1
+    return x, y
 
 
 def _windows(numbers: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:

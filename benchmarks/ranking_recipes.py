@@ -32,7 +32,6 @@ class Settings:
       decay: Weight decay.
       clip: Bound on the norm of the gradient.
       optimizer: "sgd", with momentum 0.9, or "adamw".
-      warmup: The share of the steps in which the rate rises.
       over: What random paths are uniform over.
       steps_large: Steps that fit the budget of the larger data set, if there is one.
     """
@@ -43,7 +42,6 @@ class Settings:
     decay: float = 5e-4
     clip: float = 5.0
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    warmup: float = 0.0
     over: Over = "canonical"
     steps_large: int = 0
 
@@ -65,7 +63,8 @@ class Recipe:
       decay: Times the settings' weight decay.
       teaching: Losses of students and of pairs.
       average: Decay of averaged weights, or None.
-      by_complexity: Whether the rate falls sooner for larger networks.
+      by_complexity: Whether the rate falls sooner for smaller networks, and by a power
+        instead of a cosine.
       relaxed: The kind of relaxation, instead of a strategy.
       guided: Whether sampler, loss or rate know what networks cost.
     """
@@ -87,11 +86,13 @@ class Recipe:
         """Return what this recipe trains with, for a share of the budget's steps."""
         most = max(len(c.options) for c in net.space.choices)
         each = (most if self.paths is None else self.paths) * self.batch
+        if self.relaxed is not None:  # in turns: the arch, then the weights
+            each *= 2
         if self.window is not None:
             pixels = (self.window / IMAGE) ** 2
             each *= WINDOWED * pixels + 1 - WINDOWED
         small, large = (
-            max(1, round(steps * share / each))
+            max(1, round(steps * share / each)) if steps else 0
             for steps in (of_space.steps, of_space.steps_large)
         )
         return dataclasses.replace(
@@ -168,17 +169,14 @@ RECIPES: dict[str, Recipe] = {
         teaching=Teaching(rank=PairwiseRank(1.0)),
         guided=True,
     ),
-    # All options run, once for the arch and once for the weights; GDAS runs one.
-    "darts": Recipe("DARTS, first order", None, paths=None, batch=2, relaxed="darts"),
-    "gdas": Recipe("GDAS", None, paths=2, relaxed="gdas"),
+    # Of DARTS all options run, of GDAS one.
+    "darts": Recipe("DARTS, first order", None, paths=None, relaxed="darts"),
+    "gdas": Recipe("GDAS", None, relaxed="gdas"),
 }
 
 
-def digest(recipe: Recipe, settings: Settings, name: str) -> str:
-    """Return what tells this recipe from an earlier one of its name."""
-    fields = dataclasses.asdict(recipe) | dataclasses.asdict(settings)
+def digest(recipe: Recipe, settings: Settings, *scoring: object) -> str:
+    """Return what tells a recipe, and how its networks are scored, from another."""
     # Functions print with where they are in memory.
-    text = re.sub(
-        r" at 0x[0-9a-f]+", "", repr(sorted((fields | {"draw": name}).items()))
-    )
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr((recipe, settings, scoring)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -69,6 +69,7 @@ _MANY = (
     "averaged",
     "low_rate",
     "large_batch",
+    "small_batch",
     "by_complexity",
     "pairs",
 )
@@ -82,7 +83,7 @@ SPACES: dict[str, RankedSpace] = {
         macro_truth.load,
         CLASSIFICATION,
         Settings(steps=4_200, rate=0.1, steps_large=25_000),
-        ("uniform_archs", *_MANY),
+        ("uniform_archs", "windows", *_MANY),
     ),
     "mixers": ours(
         "mixers",

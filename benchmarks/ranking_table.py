@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks.network_truth import NetworkTruth
 from benchmarks.ranking_recipes import RECIPES
+from benchmarks.ranking_run import Run, scores_of
 from benchmarks.scoring_rules import scores_by_rule
 from oneshot.correlations import kendall_tau
 from oneshot.diagnostics import Ranking
@@ -20,77 +21,87 @@ from oneshot.diagnostics import Ranking
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What is known of one recipe, ranked by one rule.
+    """What is known of one recipe.
 
     Attributes:
       name: The recipe.
-      files: Scores, one file a seed.
-      rules: Taus of each rule over the networks to choose by, and over all, means over
-        the seeds: {rule: (choosing, all)}.
-      spread: Largest less smallest tau over all networks, of the seeds.
+      kept: What is kept of its scores, by seed.
+      scores: The scores [n] of each seed, by rule.
       rankings: Of the first seed, by loss: "all", "choosing", and "reporting" unless
         all networks are to choose by.
+      truth: What is known of the networks.
     """
 
     name: str
-    files: tuple[Path, ...]
-    rules: dict[str, tuple[float, float]]
-    spread: float
+    kept: tuple[dict[str, np.ndarray], ...]
+    scores: dict[str, list[np.ndarray]]
     rankings: dict[str, Ranking]
+    truth: NetworkTruth
 
     @property
     def guided(self) -> bool:
         """Whether the recipe knows what networks cost."""
         return RECIPES[self.name].guided
 
+    def taus(self, rule: str, where: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return the taus by a rule over some networks, one a seed."""
+        true = self.truth.truth[where]
+        return np.array([kendall_tau(s[where], true) for s in self.scores[rule]])
+
+    def choosing(self, rule: str) -> float:
+        """Return the mean tau over the networks to choose by."""
+        return float(self.taus(rule, self.truth.choosing).mean())
+
+    @property
+    def rule(self) -> str:
+        """The rule that is best on the networks to choose by."""
+        return max(self.scores, key=self.choosing)
+
     def row(self, truth: NetworkTruth) -> dict[str, Any]:
-        """Return flat results."""
-        with np.load(self.files[0]) as arrays:
-            out = numbers(self.rankings) | {
-                "guided": self.guided,
-                "seeds": len(self.files),
-                "tau_mean": self.rules["loss"][1],
-                "tau_spread": self.spread,
-                "steps": int(arrays["steps"]),
-                "minutes": float(arrays["wall"]) / 60,
-                "cpu_minutes": float(arrays["cpu"]) / 60,
-                "device": json.loads(str(arrays["environment"]))["device"],
-            }
-            if "chosen" in arrays:
-                out |= _chosen(arrays["chosen"], truth)
-        for rule, (few, everything) in self.rules.items():
+        """Return flat results, all by loss unless the key says otherwise."""
+        first = self.kept[0]
+        out = numbers(self.rankings) | over_seeds(self.taus("loss"))
+        out |= {
+            "guided": self.guided,
+            "steps": int(first["steps"]),
+            "minutes": float(first["wall"]) / 60,
+            "cpu_minutes": float(first["cpu"]) / 60,
+            "device": json.loads(str(first["environment"]))["device"],
+        }
+        if "chosen" in first:
+            out |= _chosen(first["chosen"], truth)
+        for rule in self.scores:
             words = rule.replace(", ", "_")
-            out |= {f"choosing_by_{words}": few, f"tau_by_{words}": everything}
+            out[f"choosing_by_{words}"] = self.choosing(rule)
+            out[f"tau_by_{words}"] = float(self.taus(rule).mean())
         return {f"{self.name}_{key}": value for key, value in out.items()}
 
 
-def collect(directory: Path, number: int, truth: NetworkTruth) -> list[Found]:
-    """Return what is known of all recipes with scores, for a number of examples."""
+def collect(runs: Sequence[Run], truth: NetworkTruth) -> list[Found]:
+    """Return what is known of recipes from their runs, in the order of `RECIPES`.
+
+    Raises:
+      ValueError: If the scores of a run are of another recipe, or of other networks.
+    """
     out = []
     for name in RECIPES:
-        pattern = re.compile(rf"{name}-{number}-(\d+)\.npz")
-        seeds = [int(m[1]) for p in directory.iterdir() if (m := pattern.match(p.name))]
-        if seeds:
-            files = [
-                directory / f"{name}-{number}-{seed}.npz" for seed in sorted(seeds)
-            ]
-            out.append(_found(name, tuple(files), truth))
+        kept = tuple(scores_of(run) for run in runs if run.name == name)
+        if kept:
+            each = [scores_by_rule(means, truth.archs) for means in kept]
+            scores = {rule: [one[rule] for one in each] for rule in each[0]}
+            rankings = ranked(scores["loss"][0], truth)
+            out.append(Found(name, kept, scores, rankings, truth))
     return out
 
 
-def _found(name: str, files: tuple[Path, ...], truth: NetworkTruth) -> Found:
-    each = [scores_by_rule(file, truth.archs) for file in files]
-    true, few = truth.truth, truth.choosing
-    rules = {}
-    for rule in each[0]:
-        own = [scores[rule] for scores in each]
-        choosing = np.mean([kendall_tau(s[few], true[few]) for s in own])
-        everything = np.mean([kendall_tau(s, true) for s in own])
-        rules[rule] = float(choosing), float(everything)
-    taus = [kendall_tau(scores["loss"], true) for scores in each]
-    return Found(
-        name, files, rules, float(np.ptp(taus)), ranked(each[0]["loss"], truth)
-    )
+def over_seeds(taus: np.ndarray) -> dict[str, Any]:
+    """Return the flat results of taus of several supernets."""
+    return {
+        "seeds": len(taus),
+        "tau_mean": float(taus.mean()),
+        "tau_least": float(taus.min()),
+        "tau_most": float(taus.max()),
+    }
 
 
 def ranked(scores: np.ndarray, truth: NetworkTruth) -> dict[str, Ranking]:
@@ -134,11 +145,18 @@ def numbers(rankings: dict[str, Ranking]) -> dict[str, Any]:
     if rest is not None:
         out["reporting_tau"] = rest.tau
         out["reporting_low"], out["reporting_high"] = rest.interval
+        out["reporting_top_half_tau"] = rest.top_half.inherited.value
     if everything.within is not None:
         out["within_tau"] = everything.within.value
         out["within_low"] = everything.within.low
     out |= {f"precision_{k}": v.value for k, v in everything.precision.items()}
-    return out | {f"regret_{k}": v.value for k, v in everything.regret.items()}
+    out |= {f"regret_{k}": v.value for k, v in everything.regret.items()}
+    return {key: _known(value) for key, value in out.items()}
+
+
+def _known(value: Any) -> Any:
+    """Return None for a number that is not defined, which JSON cannot hold."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _chosen(arch: np.ndarray, truth: NetworkTruth) -> dict[str, Any]:
@@ -152,60 +170,71 @@ def _chosen(arch: np.ndarray, truth: NetworkTruth) -> dict[str, Any]:
     return out
 
 
-def best_of(found: list[Found], truth: NetworkTruth, images: int) -> dict[str, Any]:
+def free(truth: NetworkTruth) -> dict[str, Any]:
+    """Return flat results of what ranks the networks without any training."""
+    found = truth.rank(truth.macs, np.arange(len(truth.archs)), "all")
+    out = {"truth": truth.words, "free_ceiling": found.overall.ceiling}
+    for field, words in _free_words(truth).items():
+        out[f"free_{field}"] = words
+        out[f"free_{field}_tau"] = _known(getattr(found.overall, field).value)
+        out[f"free_{field}_top_half"] = _known(getattr(found.top_half, field).value)
+    return out
+
+
+def _free_words(truth: NetworkTruth) -> dict[str, str]:
+    depth = truth.depth_words
+    return {"params": "parameters", "macs": "multiply-adds", "depth": depth}
+
+
+def best_of(found: list[Found], truth: NetworkTruth, label: str) -> dict[str, Any]:
     """Return the results of the unguided recipe and rule that rank best.
 
     They are chosen by the networks to choose by, as means over the seeds; intervals are
     of the first seed.
+
+    Args:
+      found: All recipes.
+      truth: What is known of the networks.
+      label: What keys end in.
     """
-    free = [(own, rule) for own in found if not own.guided for rule in own.rules]
-    if not free:
+    unguided = [own for own in found if not own.guided]
+    if not unguided:
         return {}
-    best, rule = max(free, key=lambda pair: pair[0].rules[pair[1]][0])
-    each = [scores_by_rule(file, truth.archs)[rule] for file in best.files]
-    taus = [kendall_tau(scores, truth.truth) for scores in each]
-    own = numbers(ranked(each[0], truth)) | {
-        "tau_mean": float(np.mean(taus)),
-        "tau_spread": float(np.ptp(taus)),
-        "seeds": len(taus),
-        "rule": rule,
-    }
-    if images > 10_000:
-        out = {f"best_{key}_50k": value for key, value in own.items()}
-        return {"best_50k": best.name, "top_half_tau_50k": own["top_half_tau"]} | out
-    out = {f"best_{key}": value for key, value in own.items()}
-    return {"best": best.name, "n": own["n"], "top_half_tau": own["top_half_tau"]} | out
+    best = max(unguided, key=lambda own: own.choosing(own.rule))
+    own = numbers(ranked(best.scores[best.rule][0], truth))
+    own |= over_seeds(best.taus(best.rule)) | {"rule": best.rule}
+    out = {f"best_{key}{label}": value for key, value in own.items()}
+    out |= {f"best{label}": best.name, f"n{label}": own["n"]}
+    return out | {f"top_half_tau{label}": own["top_half_tau"]}
 
 
-def show(found: list[Found], truth: NetworkTruth) -> Table:
-    """Return the table of all recipes, what ranks for free below them."""
+def show(found: list[Found], truth: NetworkTruth, without: Mapping[str, Any]) -> Table:
+    """Return the table of all recipes, what ranks for free (`free`) below them."""
     few = f"on {len(truth.choosing):,}"
     columns = ("recipe", "tau", few, "best rule", "top half", "partial | macs", "min")
     table = Table(*columns, title=f"Kendall's tau with {truth.words}")
     for one in found:
         prefix = f"{one.name}_"
         own = {k.removeprefix(prefix): v for k, v in one.row(truth).items()}
-        rule = max(one.rules, key=lambda r: one.rules[r][0])
         table.add_row(
             _words(one.name, own, truth),
             f"{own['tau']:.3f} [{own['tau_low']:.3f}, {own['tau_high']:.3f}]",
             f"{own['choosing_tau']:.3f}",
-            f"{rule}: {one.rules[rule][1]:.3f}",
-            f"{own['top_half_tau']:.3f}",
-            f"{own['partial_tau']:.3f}",
+            f"{one.rule}: {float(one.taus(one.rule).mean()):.3f}",
+            _shown(own["top_half_tau"]),
+            _shown(own["partial_tau"]),
             f"{own['minutes']:.1f}",
         )
-    where = np.arange(len(truth.archs))
-    free = truth.rank(truth.macs, where, "all")
-    for field, words in (
-        ("params", "parameters"),
-        ("macs", "multiply-adds"),
-        ("depth", truth.depth_words),
-    ):
-        _trivial(table, words, free, field)
-    if (ceiling := free.overall.ceiling) is not None:
-        table.add_row("ceiling, seed against seeds", f"{ceiling:.3f}")
+    for field, words in _free_words(truth).items():
+        tau, half = (without[f"free_{field}_{part}"] for part in ("tau", "top_half"))
+        table.add_row(words, _shown(tau), "", "", _shown(half))
+    if without["free_ceiling"] is not None:
+        table.add_row("ceiling, seed against seeds", _shown(without["free_ceiling"]))
     return table
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _words(name: str, own: dict[str, Any], truth: NetworkTruth) -> str:
@@ -213,11 +242,3 @@ def _words(name: str, own: dict[str, Any], truth: NetworkTruth) -> str:
     if "chosen_rank" in own:
         return f"{words}; its choice ranks {own['chosen_rank']} of {len(truth.archs)}"
     return words
-
-
-def _trivial(table: Table, words: str, found: Ranking, field: str) -> None:
-    everything, half = (getattr(t, field) for t in (found.overall, found.top_half))
-    interval = f"[{everything.low:.3f}, {everything.high:.3f}]"
-    table.add_row(
-        words, f"{everything.value:.3f} {interval}", "", "", f"{half.value:.3f}"
-    )

@@ -74,7 +74,4 @@ def _rate(recipe: Recipe, settings: Settings, steps: int, costs: CostTables) -> 
             ends.least,
             ends.greatest,
         )
-    first = round(settings.warmup * steps)
-    if not first:
-        return optax.cosine_decay_schedule(settings.rate, steps)
-    return optax.warmup_cosine_decay_schedule(0.0, settings.rate, first, steps)
+    return optax.cosine_decay_schedule(settings.rate, steps)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -49,18 +48,27 @@ def scoring_metrics(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     return {**metrics, **hot}
 
 
-def scores_by_rule(file: Path, archs: np.ndarray) -> dict[str, np.ndarray]:
-    """Return scores [n], higher is better, by rule, from a file of mean metrics.
+def kept(means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what is kept of the means [n] of `scoring_metrics`, as float32."""
+    at = np.stack([means[_name(t)] for t in TEMPERATURES])
+    out = {"loss": means["loss"], "calibrated": least_along(at)}
+    if "accuracy" in means:
+        out["accuracy"] = means["accuracy"]
+    return {name: values.astype(np.float32) for name, values in out.items()}
+
+
+def scores_by_rule(
+    means: Mapping[str, np.ndarray], archs: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return scores [n], higher is better, by rule.
 
     Args:
-      file: An npz with the means [n] of `scoring_metrics`.
+      means: What `kept` returned.
       archs: The networks, [n, choices].
     """
-    with np.load(file) as means:
-        at = np.stack([means[_name(t)] for t in TEMPERATURES])
-        out = {"loss": -means["loss"], "calibrated": -least_along(at)}
-        if "accuracy" in means:
-            out["accuracy"] = means["accuracy"]
+    out = {name: -means[name].astype(float) for name in ("loss", "calibrated")}
+    if "accuracy" in means:
+        out["accuracy"] = means["accuracy"].astype(float)
     out["smoothed"] = smoothed(archs, out["loss"])
     out["calibrated, smoothed"] = smoothed(archs, out["calibrated"])
     return out
@@ -69,7 +77,8 @@ def scores_by_rule(file: Path, archs: np.ndarray) -> dict[str, np.ndarray]:
 def least_along(values: np.ndarray) -> np.ndarray:
     """Return the least of values [points, n], read off a parabola through three.
 
-    The points are taken to be evenly apart.
+    The points are taken to be evenly apart. Where the least lies at an end, and no
+    parabola opens there, it is the end's.
     """
     place = np.clip(values.argmin(axis=0), 1, len(values) - 2)
     left, middle, right = (
@@ -78,7 +87,8 @@ def least_along(values: np.ndarray) -> np.ndarray:
     bend = left + right - 2 * middle
     shift = np.where(bend > 0, (left - right) / np.where(bend > 0, 2 * bend, 1), 0.0)
     shift = np.clip(shift, -1, 1)  # beyond the ends nothing is known
-    return middle - shift * (left - right) / 2 + shift**2 * bend / 2
+    parabola = middle - shift * (left - right) / 2 + shift**2 * bend / 2
+    return np.where(bend > 0, parabola, values.min(axis=0))
 
 
 def _name(temperature: float) -> str:

@@ -6,10 +6,10 @@
 
 Networks are drawn uniformly and without repetition from a space of
 `benchmarks.truth_spaces`; each is trained alone from fresh weights with each of three
-seeds, and its loss taken on examples that nothing trained on. Every network of every
-seed trains with the same steps, batch size and learning rate. Rows are added to the
-table as they end, so a run that is stopped goes on; half-trained networks are trained
-again.
+seeds, and its loss taken on test examples, which supernets never see. Every network of
+every seed trains with the same steps, batch size and learning rate. Rows are added to
+the table as they end, so a run that is stopped goes on; half-trained networks are
+trained again.
 
 What is printed: the ceiling (how one seed's losses rank the mean of the other two) and
 what parameters, multiply-adds and depth rank on their own. A table is of use as a truth
@@ -42,7 +42,7 @@ from oneshot.optimizer import adamw
 from oneshot.rank_taus import seed_ceiling
 from oneshot.space import Arch
 from oneshot.strategies import Fixed
-from oneshot.supernet import Supernet, Weights
+from oneshot.supernet import Weights
 from oneshot.train import Trainer
 from oneshot.tuning import cosine
 
@@ -74,9 +74,8 @@ class Alone:
         self.rate = cosine(space.rate, steps=space.steps)
         self.init = jax.jit(lambda key: tuple(self.net.init(key, self.x)))
         engine = self.trainer.engine
-        self.evaluator = Evaluator(
-            self.net, self.data, loss=space.metrics, engine=engine
-        )
+        tested = dataclasses.replace(self.data, validate=space.tested(), _on_device={})
+        self.evaluator = Evaluator(self.net, tested, loss=space.metrics, engine=engine)
         self.costs = Costs(self.net, self.data.train.x[:1])
 
     def row(self, arch: Arch, seed: int) -> dict[str, Any]:
@@ -106,13 +105,13 @@ class Alone:
         return float(self.evaluator(state.weights, [arch]).loss[0])
 
 
-def drawn(supernet: Supernet, n: int) -> list[Arch]:
-    """Return n distinct archs, uniform over the space, the same ones each time."""
-    rng, found = np.random.default_rng(0), {}
-    while len(found) < n:
-        for arch in supernet.space.sample(rng, n, "paths"):
-            found.setdefault(tuple(map(int, arch)), None)
-    return list(found)[:n]
+def drawn(space: TruthSpace) -> list[Arch]:
+    """Return the distinct archs to train, the same ones each time."""
+    rng, found, net = np.random.default_rng(0), {}, space.make()
+    while len(found) < space.networks:
+        for arch in net.space.sample(rng, space.networks, space.over):
+            found.setdefault(net.space.path_key(arch), None)
+    return list(found)[: space.networks]
 
 
 def rows_of(table: Path, steps: int) -> list[dict[str, str]]:
@@ -136,8 +135,7 @@ def rows_of(table: Path, steps: int) -> list[dict[str, str]]:
 def train(table: Path, space: TruthSpace, console: Console) -> None:
     """Add the rows that a table lacks, one network after the other."""
     _drop_half_a_row(table)
-    archs = drawn(space.make(), space.networks)
-    todo = list(_missing(table, archs, space))
+    todo = list(_missing(table, drawn(space), space))
     if not todo:
         return
     alone, new = Alone(space), not table.exists()

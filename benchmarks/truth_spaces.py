@@ -6,8 +6,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
-from benchmarks.mixers import MIXERS, mixers, mixers_data
-from oneshot.data import Data
+from benchmarks.mixers import MIXERS, mixers, mixers_data, mixers_tested
+from oneshot.data import Data, Split
 from oneshot.datasets import load_data
 from oneshot.losses import CLASSIFICATION, Metric, next_token
 from oneshot.space import Arch, Over
@@ -22,9 +22,10 @@ class TruthSpace:
     Args:
       words: What is trained on what.
       make: The supernet.
-      data: Its data; those that validate are scored.
+      data: Its data; supernets are scored on what validates.
+      tested: The examples that the truth is measured on, which no supernet sees.
       metrics: Metrics by name; the truth is the "loss" of the held-out examples.
-      over: What the networks are drawn uniformly over.
+      over: What the networks are drawn uniformly over; each is taken once.
       depth: (supernet, arch) to what counts as the depth.
       depth_words: What that is.
       networks, seeds: How many are trained.
@@ -34,6 +35,7 @@ class TruthSpace:
     words: str
     make: Callable[[], Supernet]
     data: Callable[[], Data]
+    tested: Callable[[], Split]
     metrics: Mapping[str, Metric]
     over: Over
     depth: Callable[[Supernet, Arch], int]
@@ -68,11 +70,17 @@ def digits() -> Data:
     return load_data("digits", calibrate=64)
 
 
+def digits_tested() -> Split:
+    """Return the digits that test."""
+    return digits().open_test("ground truth of rankings")
+
+
 TRUTHS: dict[str, TruthSpace] = {
     "mixers": TruthSpace(
-        words="language models of six mixers, Shakespeare's characters",
+        words="language models of five mixers, Shakespeare's characters",
         make=mixers,
         data=mixers_data,
+        tested=mixers_tested,
         metrics={"loss": next_token},
         over="paths",
         depth=mixing,
@@ -89,8 +97,9 @@ TRUTHS: dict[str, TruthSpace] = {
         words="small Vision Transformers, scikit-learn's digits",
         make=digits_vit,
         data=digits,
+        tested=digits_tested,
         metrics=CLASSIFICATION,
-        over="paths",
+        over="archs",
         depth=layers,
         depth_words="layers",
         networks=100,

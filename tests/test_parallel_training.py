@@ -63,3 +63,7 @@ def test_devices_and_processes_train_as_one_device_does(dtype, tmp_path):
         if dtype == "float32":
             last = [one[name][-20:].mean() for one in (spread[0], want)]
             assert abs(last[0] - last[1]) < 0.05
+    if dtype == "float32":  # weights split over the devices, also of two processes
+        for got, parts in zip(spread, (4, 2), strict=False):
+            np.testing.assert_allclose(got["sharded"], want["sharded"], rtol=1e-4)
+            assert got["held"] < 1 / parts + 0.2

@@ -6,11 +6,15 @@ import json
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
-from benchmarks import macro_truth, ranking_quality
+from benchmarks import macro_truth, ranking_quality, ranking_readme, ranking_run
 from benchmarks.ranking_recipes import RECIPES, Settings, digest
+from benchmarks.ranking_run import Run
 from benchmarks.ranking_spaces import SPACES
 from oneshot import Data, checkpoint
+from oneshot.augment import crop
+from oneshot.data import Split
 from oneshot.spaces import nb_macro
 from oneshot.teaching import PairwiseRank, Teaching
 
@@ -20,7 +24,13 @@ KEPT = 40  # networks
 def small_images(*_):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(96, 8, 8, 3)).astype(np.float32), rng.integers(10, size=96)
-    return Data.from_arrays((x[:64], y[:64]), validate=(x[64:], y[64:]), calibrate=16)
+    return Data.from_arrays(
+        (x[:64], y[:64]), validate=(x[64:], y[64:]), calibrate=16, augment=crop(1)
+    )
+
+
+def tiny():
+    return nb_macro(width=0.125, hidden=16)
 
 
 @pytest.fixture
@@ -29,7 +39,7 @@ def small(monkeypatch, data_dir):
     truth = dataclasses.replace(truth, choosing=np.arange(16))
     space = dataclasses.replace(
         SPACES["nb_macro"],
-        make=lambda: nb_macro(width=0.125, hidden=16),
+        make=tiny,
         data=small_images,
         truth=lambda folder: truth,
         settings=Settings(steps=4, rate=0.1, batch=16),
@@ -39,65 +49,74 @@ def small(monkeypatch, data_dir):
 
 
 def a_run(space, directory, name="uniform"):
-    recipe = RECIPES[name]
-    settings = recipe.settings(space.settings, space.make(), 1.0)
-    console, data = ranking_quality.Console(quiet=True), small_images()
-    where = (settings, data, 0, directory, console)
-    return ranking_quality.Run(name, recipe, space, *where)
+    where = (0, directory, directory.with_suffix(".npz"))
+    archs = space.truth(None).archs
+    return Run(name, RECIPES[name], space, 1.0, small_images(), archs, *where)
 
 
 @pytest.mark.slow
 def test_recipes_are_trained_scored_and_reported(small, tmp_path, capsys, monkeypatch):
     out = tmp_path / "results.json"
-    folder = ["--directory", str(tmp_path / "runs"), "--images", "64"]
-    ranking_quality.main([*folder, "--recipes", "uniform", "--json", str(out)])
-    ranking_quality.main([*folder, "--recipes", "pairs", "gdas", "--json", str(out)])
+    folder = ["--directory", str(tmp_path / "runs"), "--json", str(out)]
+    ranking_quality.main([*folder, "--recipes", "uniform"])
+    alone = json.loads(out.read_text())
+    assert alone["best"] == "uniform"
+    ranking_quality.main([*folder, "--recipes", "pairs", "gdas"])
     found = json.loads(out.read_text())
     for name, steps in {"uniform": 4, "pairs": 2, "gdas": 2}.items():
-        assert -1 <= found[f"0k_{name}_tau"] <= 1 and found[f"0k_{name}_n"] == KEPT
-        assert found[f"0k_{name}_steps"] == steps
-    assert len(found["0k_gdas_chosen"]) == 8
-    assert found["best"] in ("uniform", "gdas")  # pairs know multiply-adds
-    assert found["best_tau"] == found[f"0k_{found['best']}_tau"]
+        assert -1 <= found[f"{name}_tau"] <= 1 and found[f"{name}_n"] == KEPT
+        assert found[f"{name}_steps"] == steps
+    assert found["uniform_tau"] == alone["uniform_tau"]
+    assert len(found["gdas_chosen"]) == 8
+    best, rule = found["best"], found["best_rule"].replace(", ", "_")
+    assert best in ("uniform", "gdas")  # pairs know multiply-adds
+    assert found["best_tau_mean"] == found[f"{best}_tau_by_{rule}"]
+    choosing = [v for k, v in found.items() if "choosing_by" in k and "pairs" not in k]
+    assert found[f"{best}_choosing_by_{rule}"] == max(choosing)
     assert "(guided)" in capsys.readouterr().out
-    scores = tmp_path / "runs" / "nb_macro" / "full" / "uniform-64-0.npz"
+    table = ranking_readme.table(found)
+    assert "pairs ranked by multiply-adds, guided" in table and "**chosen: " in table
+    assert {line.count("|") for line in table.splitlines()[2:]} == {7}
+    scores = tmp_path / "runs/scores/nb_macro/full/10000/uniform-0.npz"
     with np.load(scores) as kept:
         assert kept["loss"].shape == (KEPT,) and np.isfinite(kept["loss"]).all()
-    # Finished scores are kept; those of a recipe that has changed are refused.
+    # Finished scores are kept; those of a recipe that has changed are refused, also
+    # where another recipe is asked for.
     before = scores.stat().st_mtime_ns
     ranking_quality.main([*folder, "--recipes", "uniform"])
     assert scores.stat().st_mtime_ns == before
     other = dataclasses.replace(small.settings, rate=0.2)
     changed = dataclasses.replace(small, settings=other)
     monkeypatch.setitem(SPACES, "nb_macro", changed)
-    with pytest.raises(ValueError, match="another recipe"):
-        ranking_quality.main([*folder, "--recipes", "uniform"])
+    for names in (["uniform"], []):
+        with pytest.raises(ValueError, match="another recipe"):
+            ranking_quality.main([*folder, "--recipes", *names])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("windows", [None, 6])
 def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch, windows):
-    monkeypatch.setitem(
-        RECIPES, "uniform", dataclasses.replace(RECIPES["uniform"], window=windows)
-    )
-    runs, fit = {}, ranking_quality.fit
+    recipe = dataclasses.replace(RECIPES["uniform"], window=windows)
+    monkeypatch.setitem(RECIPES, "uniform", recipe)
+    monkeypatch.setattr(ranking_run, "IMAGE", 8)
+    runs, fit, quiet = {}, ranking_run.fit, Console(quiet=True)
     for kind in ("whole", "stopped"):
         directory = tmp_path / kind
         directory.mkdir()
         run = a_run(small, directory)
         if kind == "stopped":
-            monkeypatch.setattr(ranking_quality, "SAVE_SECONDS", 0)
+            monkeypatch.setattr(ranking_run, "SAVE_SECONDS", 0)
 
             def interrupted(*args, **options):
                 yield next(iter(fit(*args, **options, every=2)))
                 raise KeyboardInterrupt
 
-            monkeypatch.setattr(ranking_quality, "fit", interrupted)
+            monkeypatch.setattr(ranking_run, "fit", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                ranking_quality.trained(run)
-            monkeypatch.setattr(ranking_quality, "fit", fit)
+                ranking_run.trained(run, quiet)
+            monkeypatch.setattr(ranking_run, "fit", fit)
             assert checkpoint.latest_step(directory) in (2, run.steps * 3 // 4)
-        runs[kind] = ranking_quality.trained(run)[1]
+        runs[kind] = ranking_run.trained(run, quiet)[1]
     for part in ("params", "state"):
         a, b = (getattr(runs[kind].weights, part) for kind in ("whole", "stopped"))
         for left, right in zip(*map(jax.tree.leaves, (a, b)), strict=True):
@@ -106,28 +125,61 @@ def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch, wi
 
 def test_a_recipe_is_told_from_its_earlier_self():
     recipe, settings = RECIPES["uniform"], Settings(100, 0.1)
-    known = digest(recipe, settings, "uniform")
-    assert known == digest(dataclasses.replace(recipe), settings, "uniform")
+    known = digest(recipe, settings, [16, 32])
+    assert known == digest(dataclasses.replace(recipe), settings, [16, 32])
     teaching = Teaching(rank=PairwiseRank(2.0))
     for changed in (
-        (dataclasses.replace(recipe, teaching=teaching), settings),
-        (recipe, dataclasses.replace(settings, rate=0.2)),
-        (recipe, dataclasses.replace(settings, steps=3)),
+        (dataclasses.replace(recipe, teaching=teaching), settings, [16, 32]),
+        (recipe, dataclasses.replace(settings, rate=0.2), [16, 32]),
+        (recipe, dataclasses.replace(settings, steps=3), [16, 32]),
+        (recipe, settings, [8, 32]),
+        (RECIPES["uniform_archs"], settings, [16, 32]),
     ):
-        assert digest(*changed, "uniform") != known
+        assert digest(*changed) != known
 
 
-def test_recipes_cost_alike():
-    space = SPACES["nb_macro"]
-    net = space.make()
-    uniform, fair, large, darts = (
-        RECIPES[name].settings(space.settings, net, 0.5)
-        for name in ("uniform", "fair", "large_batch", "darts")
+@pytest.mark.parametrize("name", SPACES)
+def test_recipes_cost_alike_in_every_space(name):
+    """In examples that go through a path, which half and whole windows make fewer."""
+    space = SPACES[name]
+    net, budget = space.make(), space.settings
+    options = max(len(choice.options) for choice in net.space.choices)
+    paths = {"fair": options, "sandwich": 5, "pairs": 2, "darts": 2 * options}
+    for recipe in (*space.recipes, "darts", "gdas", "small_batch"):
+        own = RECIPES[recipe].settings(budget, net, 0.5)
+        each = {"gdas": 2, "windows": 0.578125}.get(recipe, paths.get(recipe, 1))
+        examples = own.steps * own.batch * each
+        assert examples == pytest.approx(budget.steps * budget.batch / 2, rel=0.01)
+        assert (own.steps_large > 0) == (budget.steps_large > 0)
+
+
+def test_a_space_without_a_large_budget_trains_its_own(tmp_path):
+    space, x = SPACES["vit"], np.zeros((10_001, 1), np.float32)
+    data = dataclasses.replace(small_images(), train=Split(x, np.zeros(len(x), int)))
+    archs = np.zeros((4, 3), int)
+    places = 0, tmp_path, tmp_path
+    run = Run("uniform", RECIPES["uniform"], space, 1.0, data, archs, *places)
+    assert run.steps == space.settings.steps
+    run = dataclasses.replace(run, space=SPACES["nb_macro"])
+    assert run.steps == SPACES["nb_macro"].settings.steps_large
+
+
+def test_windows_of_other_images_are_refused(tmp_path):
+    space = dataclasses.replace(SPACES["nb_macro"], make=tiny)
+    archs = np.zeros((4, 8), int)
+    run = Run(
+        "windows",
+        RECIPES["windows"],
+        space,
+        1.0,
+        small_images(),
+        archs,
+        0,
+        tmp_path,
+        tmp_path,
     )
-    assert uniform.steps == round(space.settings.steps / 2)
-    assert fair.steps == round(space.settings.steps / 6)  # three paths an update
-    assert large.steps * large.batch == uniform.steps * uniform.batch
-    assert darts.steps * 6 == pytest.approx(uniform.steps, rel=0.01)
+    with pytest.raises(ValueError, match="images of 32 x 32"):
+        ranking_run.trained(run, Console(quiet=True))
 
 
 @pytest.mark.parametrize("short", ["0", "1.5", "0.5"])

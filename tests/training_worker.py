@@ -19,6 +19,7 @@ import jax.numpy as jnp  # noqa: E402 (after the processes have met)
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from flax import nnx  # noqa: E402
+from supernets import BY_NAME  # noqa: E402
 
 from oneshot import (  # noqa: E402
     Identity,
@@ -30,6 +31,8 @@ from oneshot import (  # noqa: E402
     Trainer,
     Uniform,
 )
+from oneshot.optimizer import adamw  # noqa: E402
+from oneshot.sharding import FullySharded  # noqa: E402
 
 STEPS, BATCH = int(steps), 16
 
@@ -94,6 +97,24 @@ for name, strategy in STRATEGIES.items():
         state, metrics = trainer.step(state, (x[step % 10], y[step % 10]))
         losses.append(metrics.host()["loss"])
     found[name] = losses
+if dtype == "float32":  # a decoder whose weights are split over the devices
+    reference = BY_NAME["decoder"]
+    net, options = reference.make(), {}
+    if len(devices) > 1:
+        auto = (jax.sharding.AxisType.Auto,) * 2
+        shape = (1, len(devices))
+        mesh = jax.make_mesh(shape, ("data", "parameters"), axis_types=auto)
+        options = {"mesh": mesh, "layout": FullySharded(smallest=16)}
+    batches = [reference.batch(8, seed) for seed in range(10)]
+    trainer = Trainer(net, Uniform(net.space), adamw(), 0.01, clip_norm=1.0, **options)
+    state, losses = trainer.init(0, batches[0][0]), []
+    for batch in batches:
+        state, metrics = trainer.step(state, batch)
+        losses.append(metrics.host()["loss"])
+    found["sharded"] = losses
+    leaves = jax.tree.leaves(state.weights.params)
+    parts = sum(leaf.addressable_shards[0].data.size for leaf in leaves)
+    found["held"] = parts / sum(leaf.size for leaf in leaves)
 np.savez(Path(folder) / f"losses{rank}.npz", devices=len(devices), **found)
 if int(count) > 1:
     jax.distributed.shutdown()

@@ -1,0 +1,71 @@
+"""The README's tables of how well recipes rank networks, from their results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.ranking_recipes import RECIPES
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Return the table of one space, from the JSON that `ranking_quality` wrote."""
+    lines = [
+        f"Kendall's tau with {found['truth']}:",
+        "",
+        "| recipe | tau (95 %) | seeds | better half | given multiply-adds | minutes |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for label, words in (("", ""), ("50k_", ", 50,000 images")):
+        for name, recipe in RECIPES.items():
+            own = _own(found, f"{label}{name}_", "")
+            if own:
+                known = ", guided" if recipe.guided else ""
+                lines.append(_line(f"{recipe.words}{words}{known}", own, "tau"))
+        lines += _best(found, "_50k" if label else "", words)
+    for what in ("params", "macs", "depth"):
+        tau, half = (_number(found[f"free_{what}_{k}"]) for k in ("tau", "top_half"))
+        lines.append(f"| *{found[f'free_{what}']}* | {tau} | | {half} | | |")
+    if found["free_ceiling"] is not None:
+        lines.append(f"| *seed against seeds* | {found['free_ceiling']:.3f} | | | | |")
+    return "\n".join(lines)
+
+
+def _best(found: Mapping[str, Any], label: str, words: str) -> list[str]:
+    """Return the line of the chosen recipe and rule, on what nothing was chosen by."""
+    if f"best{label}" not in found:
+        return []
+    recipe, own = found[f"best{label}"], _own(found, "best_", label)
+    rule = found[f"best_rule{label}"]
+    own["top_half_tau"] = own["reporting_top_half_tau"]
+    text = f"**chosen: {RECIPES[recipe].words}{words}, by {rule}; the other networks**"
+    return [_line(text, own, "reporting")]
+
+
+def _own(found: Mapping[str, Any], prefix: str, label: str) -> dict[str, Any]:
+    """Return the results whose keys have a prefix and end in a label, without both."""
+    own = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+    if label:
+        return {k.removesuffix(label): v for k, v in own.items() if k.endswith(label)}
+    return own if "tau" in own else {}
+
+
+def _line(words: str, own: Mapping[str, Any], part: str) -> str:
+    tau = own["tau" if part == "tau" else f"{part}_tau"]
+    between = f"{own[f'{part}_low']:.3f} to {own[f'{part}_high']:.3f}"
+    seeds = ""
+    if own["seeds"] > 1:
+        seeds = f"{own['seeds']}: {own['tau_least']:.3f} to {own['tau_most']:.3f}"
+    cells = (
+        words,
+        f"{tau:.3f} ({between})",
+        seeds,
+        _number(own["top_half_tau"]),
+        _number(own["partial_tau"]),
+        f"{own['minutes']:.0f}" if "minutes" in own else "",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

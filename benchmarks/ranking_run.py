@@ -1,0 +1,204 @@
+"""One recipe in one space: trained, resumed, scored; what is kept of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks import results
+from benchmarks.ranking_recipes import IMAGE, WINDOWED, Recipe, Settings, digest
+from benchmarks.ranking_spaces import RankedSpace
+from benchmarks.ranking_trainers import trainer_of
+from benchmarks.scoring_rules import TEMPERATURES, kept, scoring_metrics
+from oneshot import checkpoint
+from oneshot.augment import compose, window
+from oneshot.averaging import averages
+from oneshot.data import Data
+from oneshot.evaluate import Evaluator
+from oneshot.fitting import fit
+from oneshot.relaxed import RelaxedTrainer
+from oneshot.train import Trainer, TrainState
+
+SAVE_SECONDS = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One recipe in one space with one seed, and where it is kept.
+
+    Attributes:
+      name, recipe: Which recipe.
+      space: Which space.
+      share: How much of the budget's steps it takes.
+      data: What it trains and is scored on.
+      archs: Which networks are scored, [n, choices].
+      seed: Of the supernet.
+      directory: Where checkpoints and seconds are kept.
+      scores: The file of its scores.
+    """
+
+    name: str
+    recipe: Recipe
+    space: RankedSpace
+    share: float
+    data: Data
+    archs: np.ndarray
+    seed: int
+    directory: Path
+    scores: Path
+
+    @property
+    def settings(self) -> Settings:
+        """What it trains with."""
+        return self.recipe.settings(self.space.settings, self.space.make(), self.share)
+
+    @property
+    def steps(self) -> int:
+        """Number of training steps."""
+        settings = self.settings
+        large = len(self.data.train.x) > 10_000 and settings.steps_large > 0
+        return settings.steps_large if large else settings.steps
+
+    @property
+    def digest(self) -> str:
+        """What tells it from a run whose recipe, networks or scoring differ."""
+        sizes = [len(part.x) for part in (self.data.calibrate, self.data.validate)]
+        archs = self.archs.tolist()
+        return digest(self.recipe, self.settings, sizes, TEMPERATURES, archs)
+
+    def check(self, found: str, where: Path) -> None:
+        """Raise if what is kept somewhere is of another run.
+
+        Raises:
+          ValueError: With what to do.
+        """
+        if found != self.digest:
+            raise ValueError(
+                f"{where} is of another recipe, or of other networks or ways to score "
+                f"them ({found}, now {self.digest}). Name another folder, or delete it."
+            )
+
+
+def trained(run: Run, console: Console) -> tuple[Trainer | RelaxedTrainer, TrainState]:
+    """Train, from the last checkpoint if there is one; seconds add up in a file."""
+    net, steps, batch = run.space.make(), run.steps, run.settings.batch
+    trainer, data = trainer_of(
+        run.recipe, run.settings, net, run.data, steps, run.space.metrics
+    )
+    if run.recipe.window and run.data.train.x.shape[1:3] != (IMAGE, IMAGE):
+        raise ValueError(
+            f"The recipe {run.name!r} takes windows of images of {IMAGE} x {IMAGE} "
+            f"pixels, but examples are {list(run.data.train.x.shape[1:])}. Leave it "
+            "out."
+        )
+    if checkpoint.latest_step(run.directory) is None:
+        state = trainer.init(run.seed, data.train.x[:batch])
+    else:
+        state = checkpoint.restore(run.directory, trainer)
+        console.print(f"  goes on from step {state.step} of {steps}")
+    clock, saved = _Clock(run.directory / "seconds.json"), time.monotonic()
+    for last, rows in _states(run, trainer, state, data):
+        state = last
+        if state.step == steps or time.monotonic() - saved > SAVE_SECONDS:
+            checkpoint.save(run.directory, net, state)
+            clock.add()
+            saved = time.monotonic()
+            loss = np.mean([row["loss"] for row in rows])
+            console.print(f"  step {state.step} of {steps}: loss {loss:.3f}")
+    return trainer, state
+
+
+def _states(
+    run: Run, trainer: Trainer | RelaxedTrainer, state: TrainState, data: Data
+) -> Iterator[tuple[TrainState, list[dict[str, Any]]]]:
+    """Train to the end, on windows first where the recipe says so."""
+    size, batch = run.recipe.window, run.settings.batch
+    phases = [(run.steps, data, data.train.x[:batch])]
+    if size is not None:
+        both = [data.augment, window(size)] if data.augment else [window(size)]
+        small = dataclasses.replace(data, augment=compose(*both))
+        x = data.train.x[:batch, :size, :size]
+        phases.insert(0, (int(WINDOWED * run.steps), small, x))
+    for last, own, x in phases:
+        if state.step >= last:
+            continue
+        if isinstance(trainer, Trainer):  # a relaxed arch's one program compiles itself
+            trainer.warm_up((x, data.train.y[:batch]))
+        for state, rows in fit(trainer, state, own, last, batch_size=batch):
+            yield state, rows
+
+
+class _Clock:
+    """Seconds of wall and of process time, added up over interruptions."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._last = time.perf_counter(), time.process_time()
+
+    def add(self) -> dict[str, float]:
+        now = time.perf_counter(), time.process_time()
+        old = {"wall": 0.0, "cpu": 0.0}
+        if self.path.exists():
+            old = json.loads(self.path.read_text())
+        spent = (b - a for a, b in zip(self._last, now, strict=True))
+        new = {k: v + s for (k, v), s in zip(old.items(), spent, strict=True)}
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(new))
+        part.replace(self.path)
+        self._last = now
+        return new
+
+
+def scored(run: Run, console: Console) -> None:
+    """Train and score one recipe, unless that is done.
+
+    Raises:
+      ValueError: If what is kept is of another recipe, or of other networks.
+    """
+    if run.scores.exists():
+        scores_of(run)
+        return
+    run.directory.mkdir(parents=True, exist_ok=True)
+    note = run.directory / "recipe.json"
+    if not note.exists():
+        note.write_text(json.dumps(run.digest))
+    run.check(json.loads(note.read_text()), run.directory)
+    console.print(f"{run.name}, seed {run.seed}: {run.recipe.words}")
+    trainer, state = trained(run, console)
+    clock = _Clock(run.directory / "seconds.json")
+    weights = state.weights if run.recipe.average is None else averages(state)
+    metrics = scoring_metrics(run.space.metrics)
+    evaluator = Evaluator(
+        trainer.supernet, run.data, loss=metrics, engine=trainer.engine
+    )
+    found = evaluator(weights, [tuple(arch) for arch in run.archs.tolist()])
+    arrays: dict[str, Any] = kept({name: found.mean(name) for name in metrics})
+    if isinstance(trainer, RelaxedTrainer):
+        chosen = trainer.supernet.space.canonical(trainer.arch(state))
+        arrays["chosen"] = np.array(chosen)
+    arrays |= clock.add()
+    arrays |= {"steps": state.step, "digest": run.digest}
+    arrays["environment"] = json.dumps(results.environment())
+    run.scores.parent.mkdir(parents=True, exist_ok=True)
+    part = run.scores.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)
+    part.replace(run.scores)  # whole, or not at all
+
+
+def scores_of(run: Run) -> dict[str, np.ndarray]:
+    """Return what is kept of a run's scores.
+
+    Raises:
+      ValueError: If they are of another recipe, or of other networks.
+    """
+    with np.load(run.scores) as arrays:
+        run.check(str(arrays["digest"]), run.scores)
+        return dict(arrays)
