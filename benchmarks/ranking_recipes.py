@@ -156,9 +156,17 @@ RECIPES: dict[str, Recipe] = {
     "no_decay": Recipe("uniform, no weight decay", uniform, decay=0.0),
     "averaged": Recipe("uniform, averaged weights", uniform, average=0.999),
     "low_rate": Recipe("uniform, half the rate", uniform, rate=0.5),
+    "high_rate": Recipe("uniform, twice the rate", uniform, rate=2.0),
     "large_batch": Recipe("uniform, batches twice as large", uniform, batch=2),
     "small_batch": Recipe("uniform, batches half as large", uniform, batch=0.5),
     "windows": Recipe("uniform, windows of 24 pixels first", uniform, window=24),
+    "combined": Recipe(
+        "uniform, windows first, half the batch, no weight decay",
+        uniform,
+        batch=0.5,
+        window=24,
+        decay=0.0,
+    ),
     "by_complexity": Recipe(
         "uniform, rate by parameters", uniform, by_complexity=True, guided=True
     ),

@@ -68,6 +68,7 @@ _MANY = (
     "no_decay",
     "averaged",
     "low_rate",
+    "high_rate",
     "large_batch",
     "small_batch",
     "by_complexity",
@@ -83,7 +84,7 @@ SPACES: dict[str, RankedSpace] = {
         macro_truth.load,
         CLASSIFICATION,
         Settings(steps=4_200, rate=0.1, steps_large=25_000),
-        ("uniform_archs", "windows", *_MANY),
+        ("uniform_archs", "windows", "combined", *_MANY),
     ),
     "mixers": ours(
         "mixers",

@@ -147,7 +147,9 @@ def test_recipes_cost_alike_in_every_space(name):
     paths = {"fair": options, "sandwich": 5, "pairs": 2, "darts": 2 * options}
     for recipe in (*space.recipes, "darts", "gdas", "small_batch"):
         own = RECIPES[recipe].settings(budget, net, 0.5)
-        each = {"gdas": 2, "windows": 0.671875}.get(recipe, paths.get(recipe, 1))
+        each = {"gdas": 2, "windows": 0.671875, "combined": 0.671875}.get(
+            recipe, paths.get(recipe, 1)
+        )
         examples = own.steps * own.batch * each
         assert examples == pytest.approx(budget.steps * budget.batch / 2, rel=0.01)
         assert (own.steps_large > 0) == (budget.steps_large > 0)
