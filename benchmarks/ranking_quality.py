@@ -83,6 +83,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, score, print, write."""
     args, console = arguments(argv), Console()
+    console = console if console.is_terminal else Console(width=120)
     if args.data is not None:
         os.environ["ONESHOT_DATA"] = str(args.data)
     space = SPACES[args.space]

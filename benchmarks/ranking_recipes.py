@@ -31,7 +31,7 @@ class Settings:
       batch: Examples in a batch.
       decay: Weight decay.
       clip: Bound on the norm of the gradient.
-      optimizer: "sgd", with momentum 0.9, or "adamw".
+      optimizer: "sgd", with momentum 0.9, "adamw" or "muon".
       over: What random paths are uniform over.
       steps_large: Steps that fit the budget of the larger data set, if there is one.
     """
@@ -41,7 +41,7 @@ class Settings:
     batch: int = 64
     decay: float = 5e-4
     clip: float = 5.0
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     over: Over = "canonical"
     steps_large: int = 0
 
@@ -61,6 +61,7 @@ class Recipe:
       window: Side of the random windows of images that most of the training sees, so
         that it takes more steps; None for whole images.
       decay: Times the settings' weight decay.
+      optimizer: Instead of the settings'; None for theirs.
       teaching: Losses of students and of pairs.
       average: Decay of averaged weights, or None.
       by_complexity: Whether the rate falls sooner for smaller networks, and by a power
@@ -76,6 +77,7 @@ class Recipe:
     batch: float = 1
     window: int | None = None
     decay: float = 1.0
+    optimizer: Literal["sgd", "adamw", "muon"] | None = None
     teaching: Teaching = Teaching()
     average: float | None = None
     by_complexity: bool = False
@@ -102,6 +104,7 @@ class Recipe:
             rate=of_space.rate * self.rate,
             batch=round(of_space.batch * self.batch),
             decay=of_space.decay * self.decay,
+            optimizer=self.optimizer or of_space.optimizer,
         )
 
 
@@ -160,6 +163,7 @@ RECIPES: dict[str, Recipe] = {
     "large_batch": Recipe("uniform, batches twice as large", uniform, batch=2),
     "small_batch": Recipe("uniform, batches half as large", uniform, batch=0.5),
     "windows": Recipe("uniform, windows of 24 pixels first", uniform, window=24),
+    "muon": Recipe("uniform, Muon", uniform, rate=0.3, optimizer="muon"),
     "combined": Recipe(
         "uniform, windows first, half the batch, no weight decay",
         uniform,

@@ -11,7 +11,7 @@ from oneshot.averaging import Averaged
 from oneshot.cost_tables import CostTables
 from oneshot.data import Data
 from oneshot.losses import Metrics
-from oneshot.optimizer import adamw, sgd
+from oneshot.optimizer import adamw, muon, sgd
 from oneshot.rates import ComplexityAware
 from oneshot.relaxation import Relaxation
 from oneshot.relaxed import RelaxedTrainer, halves
@@ -56,10 +56,8 @@ def trainer_of(
 
 def _optimizer(recipe: Recipe, settings: Settings) -> Any:
     """Return the optimizer, as a function of the learning rate."""
-    if settings.optimizer == "sgd":
-        plain = sgd(0.9, settings.decay)
-    else:
-        plain = adamw(weight_decay=settings.decay)
+    kinds = {"sgd": sgd, "adamw": adamw, "muon": muon}
+    plain = kinds[settings.optimizer](weight_decay=settings.decay)
     return plain if recipe.average is None else Averaged(plain, recipe.average)
 
 

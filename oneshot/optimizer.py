@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 
 from oneshot.programs import MakeOptimizer
 
@@ -101,6 +102,51 @@ def adamw(momentum: float = 0.9, weight_decay: float = 0.0) -> MakeOptimizer:
         )
 
     return make
+
+
+def muon(
+    momentum: float = 0.95, weight_decay: float = 0.0, others: float = 0.1
+) -> MakeOptimizer:
+    """Return Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+
+    The update of each matrix is orthogonalised, so that it moves all directions alike;
+    kernels of convolutions count as matrices to their last axis. Depthwise kernels and
+    arrays of one axis train by Adam, which costs less and suits them.
+
+    Args:
+      momentum: Decay of the mean of gradients.
+      weight_decay: Of matrices, times the learning rate at each step.
+      others: Adam's learning rate as a multiple of the matrices'.
+
+    Example:
+      >>> Trainer(net, strategy, muon(), 0.02)
+    """
+
+    def make(learning_rate: Any) -> optax.GradientTransformation:
+        return optax.contrib.muon(
+            learning_rate,
+            beta=momentum,
+            weight_decay=weight_decay,
+            adam_learning_rate=others * learning_rate,
+            muon_weight_dimension_numbers=_matrices,
+        )
+
+    return make
+
+
+def _matrices(params: Any) -> Any:
+    """Return which axes of each array are a matrix's rows and columns; None of others.
+
+    A depthwise kernel, [height, width, 1, channels], has one input a channel.
+    """
+
+    def one(array: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        axes = jnp.ndim(array)
+        if axes < 2 or (axes > 2 and array.shape[-2] == 1):
+            return None
+        return optax.contrib.MuonDimensionNumbers(tuple(range(axes - 1)), axes - 1)
+
+    return jax.tree.map(one, params)
 
 
 def _decayed(params: Any) -> Any:
