@@ -162,7 +162,7 @@ def window(size: int) -> Augment:
                 f"A window of {size} pixels does not fit images of {height} x {width}."
                 " Choose a smaller one."
             )
-        limits = jnp.array([height - size + 1, width - size + 1])
+        limits = jnp.array([[height - size + 1, width - size + 1]])
         corners = jax.random.randint(key, (n, 2), 0, limits)
 
         def one(image: Array, corner: Array) -> Array:

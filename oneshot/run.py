@@ -27,7 +27,7 @@ from oneshot.evaluate import Evaluator
 from oneshot.extraction import Model, extract
 from oneshot.factories import Factory
 from oneshot.models import Origin, save_model
-from oneshot.optimizer import adamw, sgd
+from oneshot.optimizer import adamw, muon, sgd
 from oneshot.progress import Bars, Report
 from oneshot.report import render
 from oneshot.resources import Resources
@@ -44,7 +44,7 @@ from oneshot.trials import Trial, Trials
 from oneshot.tuning import cosine, tuning
 
 _ADJUSTABLE = ("learning_rate", "clip_norm")  # may change while a run goes on
-_OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+_OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "muon": muon}
 
 
 def _ignore(done: int, total: int) -> None:

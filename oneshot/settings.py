@@ -27,15 +27,15 @@ class RunSettings:
     """Examples in a training batch."""
     learning_rate: float = 0.1
     """Highest learning rate; it falls to 0 as a half cosine."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD, or AdamW (which wants a rate of about 0.001)."""
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
+    """SGD; AdamW, which wants a rate of about 0.001; or Muon, which wants 0.02."""
     warmup: float = 0.0
     """Steps in which the rate rises to its highest; below 1, a share of all steps,
     and of those of tuning."""
     momentum: float = 0.9
-    """Nesterov momentum of SGD; AdamW's first beta."""
+    """Nesterov momentum of SGD and Muon; AdamW's first beta."""
     weight_decay: float = 5e-4
-    """Weight decay: SGD's is of every weight, AdamW's spares biases and norms."""
+    """Weight decay: SGD's is of every weight, the others' spares biases and norms."""
     loss: Literal["cross_entropy", "next_token", "ctc"] = "cross_entropy"
     """Of a label an example, of the next token at each token, or of sequences whose
     places are not known."""

@@ -15,7 +15,7 @@ from oneshot.cli import main
 from oneshot.compilations import CompilationCounter
 from oneshot.fitting import fit
 from oneshot.losses import as_metrics
-from oneshot.optimizer import adamw, check_optimizer, sgd
+from oneshot.optimizer import adamw, check_optimizer, muon, sgd
 from oneshot.progress import Bars
 from oneshot.report.headline import headline
 from oneshot.run import Run
@@ -189,7 +189,7 @@ def test_the_rate_rises_and_falls():
     np.testing.assert_allclose(found[10:], fall, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [sgd, adamw])
+@pytest.mark.parametrize("make", [sgd, adamw, muon])
 def test_ready_optimizers_work_module_by_module(make):
     check_optimizer(make(0.9, 0.01))
 
@@ -203,6 +203,29 @@ def test_adamw_decays_matrices_that_are_no_biases():
     np.testing.assert_allclose(updates["kernel"], -0.05, rtol=1e-6)
     for name in ("bias", "down_bias", "scale"):
         np.testing.assert_array_equal(updates[name], 0)
+
+
+def test_muon_moves_all_directions_of_a_matrix_alike():
+    transformation = muon(0.9)(0.1)
+    rng = np.random.default_rng(0)
+    shapes = {"pointwise": (1, 1, 12, 8), "spatial": (3, 3, 4, 8), "kernel": (6, 8)}
+    others = {"depthwise": (3, 3, 1, 8), "scale": (8,)}
+    params = {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in (shapes | others).items()
+    }
+    # Steep in one direction, which plain descent would follow.
+    gradients = {name: p * 100.0 ** (p > 1) for name, p in params.items()}
+    state = transformation.init(params)
+    updates, state = transformation.update(gradients, state, params)
+    for name, shape in shapes.items():
+        matrix = np.asarray(updates[name]).reshape(-1, shape[-1])
+        values = np.linalg.svd(matrix, compute_uv=False)
+        assert values.max() < 2.5 * values.min()  # of Newton and Schulz's five steps
+    for name in others:  # Adam's first step is of one size, whatever the gradient
+        sizes = np.abs(updates[name])
+        np.testing.assert_allclose(sizes, sizes.max(), rtol=1e-3)
+        assert 0.005 < sizes.max() < 0.02  # a tenth of the matrices' rate
 
 
 # --- tasks ------------------------------------------------------------------------
