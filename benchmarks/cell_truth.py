@@ -7,12 +7,16 @@ epochs. What is here is of the 5,224 cells that are distinct networks
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.network_truth import NetworkTruth, first_of_a_permutation
+from benchmarks.network_truth import (
+    NetworkTruth,
+    first_of_a_permutation,
+    rows_of,
+    table_file,
+)
 from oneshot.spaces import cell201
 from oneshot.spaces.cell201_symmetry import OPERATIONS
 
@@ -34,22 +38,10 @@ def load(named: Path | None = None) -> NetworkTruth:
       >>> load().archs.shape  # doctest: +SKIP
       (5224, 6)
     """
-    file = (named or Path(os.environ.get("ONESHOT_DATA", ""))) / FILE
-    if not file.is_file():
-        raise ValueError(
-            f"NAS-Bench-201's accuracies are read from {FILE}, but {file} is no file. "
-            "Name its folder by --data or in the environment variable ONESHOT_DATA."
-        )
+    file = table_file(named, FILE, "NAS-Bench-201")
     archs = np.array(list(cell201(size="tiny").space.enumerate("canonical")))
     with np.load(file) as table:
-        places = {tuple(arch): i for i, arch in enumerate(table["arch"].tolist())}
-        if missing := [a for a in map(tuple, archs.tolist()) if a not in places]:
-            raise ValueError(
-                f"{file} holds {len(places)} cells, but {len(missing)} of the space "
-                f"are not among them, such as {missing[0]}. Make it again from the "
-                "published table."
-            )
-        rows = np.array([places[tuple(arch)] for arch in archs.tolist()])
+        rows = rows_of(archs, table["arch"], file)
         return NetworkTruth(
             words="NAS-Bench-201's truth on CIFAR-10",
             archs=archs,

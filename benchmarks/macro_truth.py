@@ -9,13 +9,17 @@ The table is trained by Su et al., arXiv:2103.11922: three seeds of each arch. O
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from benchmarks.network_truth import NetworkTruth, first_of_a_permutation
+from benchmarks.network_truth import (
+    NetworkTruth,
+    first_of_a_permutation,
+    rows_of,
+    table_file,
+)
 from oneshot.spaces.nb_macro import nb_macro
 
 FILE = "nas_bench_macro.npz"  # arch [6561, 8], test_acc [6561, 3], params, flops
@@ -37,22 +41,10 @@ def load(named: Path | None = None) -> NetworkTruth:
       >>> found.archs.shape, found.seeds.shape  # doctest: +SKIP
       ((3969, 8), (3, 3969))
     """
-    file = (named or Path(os.environ.get("ONESHOT_DATA", ""))) / FILE
-    if not file.is_file():
-        raise ValueError(
-            f"NAS-Bench-Macro's accuracies are read from {FILE}, but {file} is no file."
-            " Name its folder by --data or in the environment variable ONESHOT_DATA."
-        )
+    file = table_file(named, FILE, "NAS-Bench-Macro")
     archs = np.array(list(nb_macro().space.enumerate("canonical")))
     with np.load(file) as table:
-        places = {tuple(arch): i for i, arch in enumerate(table["arch"].tolist())}
-        if missing := [a for a in map(tuple, archs.tolist()) if a not in places]:
-            raise ValueError(
-                f"{file} holds {len(places)} archs, but {len(missing)} of the space "
-                f"are not among them, such as {missing[0]}. Make it again from the "
-                "published table."
-            )
-        rows = np.array([places[tuple(arch)] for arch in archs.tolist()])
+        rows = rows_of(archs, table["arch"], file)
         counts = stage_blocks(archs)
         return NetworkTruth(
             words="NAS-Bench-Macro's truth",

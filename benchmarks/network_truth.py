@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
 
 import numpy as np
 
@@ -83,3 +85,39 @@ class NetworkTruth:
 def first_of_a_permutation(total: int, n: int) -> np.ndarray:
     """Return n of `total` indices, ascending, drawn by seed 0."""
     return np.sort(np.random.default_rng(0).permutation(total)[:n])
+
+
+def table_file(named: Path | None, name: str, whose: str) -> Path:
+    """Return the file of a published table.
+
+    Args:
+      named: Its folder; None is that which ONESHOT_DATA names.
+      name: Of the file.
+      whose: Accuracies it holds, in words.
+
+    Raises:
+      ValueError: If there is no such file.
+    """
+    file = (named or Path(os.environ.get("ONESHOT_DATA", ""))) / name
+    if not file.is_file():
+        raise ValueError(
+            f"{whose}'s accuracies are read from {name}, but {file} is no file. Name "
+            "its folder by --data or in the environment variable ONESHOT_DATA."
+        )
+    return file
+
+
+def rows_of(archs: np.ndarray, table: np.ndarray, file: Path) -> np.ndarray:
+    """Return the rows of a table's archs that are given archs.
+
+    Raises:
+      ValueError: If one is missing.
+    """
+    places = {tuple(arch): i for i, arch in enumerate(table.tolist())}
+    if missing := [a for a in map(tuple, archs.tolist()) if a not in places]:
+        raise ValueError(
+            f"{file} holds {len(places)} archs, but {len(missing)} of the space are "
+            f"not among them, such as {missing[0]}. Make it again from the published "
+            "table."
+        )
+    return np.array([places[tuple(arch)] for arch in archs.tolist()])
