@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.ranking_recipes import RECIPES
+from benchmarks.truth import LEAST_CEILING
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -26,8 +27,15 @@ def table(found: Mapping[str, Any]) -> str:
     for what in ("params", "macs", "depth"):
         tau, half = (_number(found[f"free_{what}_{k}"]) for k in ("tau", "top_half"))
         lines.append(f"| *{found[f'free_{what}']}* | {tau} | | {half} | | |")
-    if found["free_ceiling"] is not None:
-        lines.append(f"| *seed against seeds* | {found['free_ceiling']:.3f} | | | | |")
+    ceiling = found["free_ceiling"]
+    if ceiling is not None:
+        lines.append(f"| *seed against seeds* | {ceiling:.3f} | | | | |")
+    if ceiling is not None and ceiling < LEAST_CEILING:
+        lines += [
+            "",
+            "Its seeds agree with each other too little for recipes to be judged by it "
+            f"(less than {LEAST_CEILING}): this shows that they run, no more.",
+        ]
     return "\n".join(lines)
 
 

@@ -77,6 +77,10 @@ def test_recipes_are_trained_scored_and_reported(small, tmp_path, capsys, monkey
     table = ranking_readme.table(found)
     assert "pairs ranked by multiply-adds, guided" in table and "**chosen: " in table
     assert {line.count("|") for line in table.splitlines()[2:]} == {7}
+    assert "agree with each other too little" not in table
+    assert "agree with each other too little" in ranking_readme.table(
+        found | {"free_ceiling": 0.5}
+    )
     scores = tmp_path / "runs/scores/nb_macro/full/10000/uniform-0.npz"
     with np.load(scores) as kept:
         assert kept["loss"].shape == (KEPT,) and np.isfinite(kept["loss"]).all()
