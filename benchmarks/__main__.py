@@ -1,6 +1,6 @@
 """Runs every benchmark and rewrites the README's tables from what they wrote.
 
-python -m benchmarks            # all of it, then the tables; two hours on two cores
+python -m benchmarks            # all of it, then the tables; four hours on two cores
 python -m benchmarks --tables   # the tables, from the results that are there
 python -m benchmarks --quick    # tries each out, and writes nothing
 """

@@ -45,7 +45,9 @@ def _best(found: Mapping[str, Any], label: str, words: str) -> list[str]:
         return []
     recipe, own = found[f"best{label}"], _own(found, "best_", label)
     rule = found[f"best_rule{label}"]
-    own["top_half_tau"] = own["reporting_top_half_tau"]
+    for key in ("top_half_tau", "partial_tau"):
+        own[key] = own[f"reporting_{key}"]
+    own["seeds"] = 1  # those are of all networks
     text = f"**chosen: {RECIPES[recipe].words}{words}, by {rule}; the other networks**"
     return [_line(text, own, "reporting")]
 

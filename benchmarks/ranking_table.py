@@ -146,6 +146,7 @@ def numbers(rankings: dict[str, Ranking]) -> dict[str, Any]:
         out["reporting_tau"] = rest.tau
         out["reporting_low"], out["reporting_high"] = rest.interval
         out["reporting_top_half_tau"] = rest.top_half.inherited.value
+        out["reporting_partial_tau"] = rest.partial.value
     if everything.within is not None:
         out["within_tau"] = everything.within.value
         out["within_low"] = everything.within.low

@@ -181,7 +181,7 @@ def truth(table: Path, space: TruthSpace) -> NetworkTruth:
     if not whole:
         raise ValueError(
             f"{table} holds no network with all {space.seeds} seeds. Make it by "
-            "`python -m benchmarks.truth`."
+            "`python -m benchmarks.truth --space NAME --table FILE`."
         )
     first = [own[0] for own in whole.values()]
     sizes = {name: np.array([int(row[name]) for row in first]) for name in SIZES}
