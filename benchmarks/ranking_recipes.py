@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections.abc import Callable
 from typing import Literal
@@ -15,8 +16,7 @@ from oneshot.strategies import PriorPairs, Sandwich, Strategy, StrictFair, Unifo
 from oneshot.supernet import Supernet
 from oneshot.teaching import PairwiseRank, Teaching
 
-IMAGE = 32  # pixels, of the images that windows are taken from
-WINDOWED = 0.75  # of the steps that see windows; then come whole images
+SMALL_FIRST = ((0.4, 0.5), (0.3, 0.75))
 
 Draw = Callable[[Supernet, CostTables, Over], Strategy]
 
@@ -58,8 +58,9 @@ class Recipe:
         choice has options. It takes so many times fewer steps.
       rate: Times the settings' learning rate.
       batch: Times the settings' batch, with so many times fewer steps.
-      window: Side of the random windows of images that most of the training sees, so
-        that it takes more steps; None for whole images.
+      shrunken: Images that it sees before whole ones, smallest first: (share of the
+        budget, side as a share of the whole side). They cost less, so that it takes
+        more steps.
       decay: Times the settings' weight decay.
       optimizer: Instead of the settings'; None for theirs.
       teaching: Losses of students and of pairs.
@@ -75,7 +76,7 @@ class Recipe:
     paths: float | None = 1
     rate: float = 1.0
     batch: float = 1
-    window: int | None = None
+    shrunken: tuple[tuple[float, float], ...] = ()
     decay: float = 1.0
     optimizer: Literal["sgd", "adamw", "muon"] | None = None
     teaching: Teaching = Teaching()
@@ -84,15 +85,25 @@ class Recipe:
     relaxed: Literal["darts", "gdas"] | None = None
     guided: bool = False
 
+    @property
+    def _stages(self) -> list[tuple[float, float]]:
+        """(Steps, as shares of those that whole images would take; side as a share)."""
+        last = 1.0 - sum(share for share, _ in self.shrunken)
+        return [(share / side**2, side) for share, side in (*self.shrunken, (last, 1))]
+
+    def sizes(self, steps: int) -> list[tuple[int, float]]:
+        """Return up to which step images are how large, as a share of their side."""
+        parts, sides = zip(*self._stages, strict=True)
+        ends = [round(steps * end / sum(parts)) for end in itertools.accumulate(parts)]
+        return list(zip(ends, sides, strict=True))
+
     def settings(self, of_space: Settings, net: Supernet, share: float) -> Settings:
         """Return what this recipe trains with, for a share of the budget's steps."""
         most = max(len(c.options) for c in net.space.choices)
         each = (most if self.paths is None else self.paths) * self.batch
         if self.relaxed is not None:  # in turns: the arch, then the weights
             each *= 2
-        if self.window is not None:
-            pixels = (self.window / IMAGE) ** 2
-            each *= WINDOWED * pixels + 1 - WINDOWED
+        each /= sum(steps for steps, _ in self._stages)
         small, large = (
             max(1, round(steps * share / each)) if steps else 0
             for steps in (of_space.steps, of_space.steps_large)
@@ -162,13 +173,13 @@ RECIPES: dict[str, Recipe] = {
     "high_rate": Recipe("uniform, twice the rate", uniform, rate=2.0),
     "large_batch": Recipe("uniform, batches twice as large", uniform, batch=2),
     "small_batch": Recipe("uniform, batches half as large", uniform, batch=0.5),
-    "windows": Recipe("uniform, windows of 24 pixels first", uniform, window=24),
+    "shrunken": Recipe("uniform, small images first", uniform, shrunken=SMALL_FIRST),
     "muon": Recipe("uniform, Muon", uniform, rate=0.3, optimizer="muon"),
     "combined": Recipe(
-        "uniform, windows first, half the batch, no weight decay",
+        "uniform, small images first, half the batch, no weight decay",
         uniform,
         batch=0.5,
-        window=24,
+        shrunken=SMALL_FIRST,
         decay=0.0,
     ),
     "by_complexity": Recipe(

@@ -13,12 +13,12 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import results
-from benchmarks.ranking_recipes import IMAGE, WINDOWED, Recipe, Settings, digest
+from benchmarks.ranking_recipes import Recipe, Settings, digest
 from benchmarks.ranking_spaces import RankedSpace
 from benchmarks.ranking_trainers import trainer_of
 from benchmarks.scoring_rules import TEMPERATURES, kept, scoring_metrics
 from oneshot import checkpoint
-from oneshot.augment import compose, window
+from oneshot.augment import compose, shrink
 from oneshot.averaging import averages
 from oneshot.data import Data
 from oneshot.evaluate import Evaluator
@@ -92,11 +92,10 @@ def trained(run: Run, console: Console) -> tuple[Trainer | RelaxedTrainer, Train
     trainer, data = trainer_of(
         run.recipe, run.settings, net, run.data, steps, run.space.metrics
     )
-    if run.recipe.window and run.data.train.x.shape[1:3] != (IMAGE, IMAGE):
+    if run.recipe.shrunken and run.data.train.x.ndim != 4:
         raise ValueError(
-            f"The recipe {run.name!r} takes windows of images of {IMAGE} x {IMAGE} "
-            f"pixels, but examples are {list(run.data.train.x.shape[1:])}. Leave it "
-            "out."
+            f"The recipe {run.name!r} shrinks images, but examples of this space are "
+            f"of shape {list(run.data.train.x.shape[1:])}. Leave it out."
         )
     if checkpoint.latest_step(run.directory) is None:
         state = trainer.init(run.seed, data.train.x[:batch])
@@ -118,21 +117,27 @@ def trained(run: Run, console: Console) -> tuple[Trainer | RelaxedTrainer, Train
 def _states(
     run: Run, trainer: Trainer | RelaxedTrainer, state: TrainState, data: Data
 ) -> Iterator[tuple[TrainState, list[dict[str, Any]]]]:
-    """Train to the end, on windows first where the recipe says so."""
-    size, batch = run.recipe.window, run.settings.batch
-    phases = [(run.steps, data, data.train.x[:batch])]
-    if size is not None:
-        both = [data.augment, window(size)] if data.augment else [window(size)]
-        small = dataclasses.replace(data, augment=compose(*both))
-        x = data.train.x[:batch, :size, :size]
-        phases.insert(0, (int(WINDOWED * run.steps), small, x))
-    for last, own, x in phases:
+    """Train to the end, on shrunken images first where the recipe says so."""
+    batch = run.settings.batch
+    for last, side in run.recipe.sizes(run.steps):
         if state.step >= last:
             continue
+        own, x = _of_size(data, side, batch)
         if isinstance(trainer, Trainer):  # a relaxed arch's one program compiles itself
             trainer.warm_up((x, data.train.y[:batch]))
         for state, rows in fit(trainer, state, own, last, batch_size=batch):
             yield state, rows
+
+
+def _of_size(data: Data, side: float, batch: int) -> tuple[Data, np.ndarray]:
+    """Return data whose images shrink to a share of their side, and such a batch."""
+    x = data.train.x[:batch]
+    if side == 1:
+        return data, x
+    pixels = round(side * x.shape[1])
+    before = [] if data.augment is None else [data.augment]
+    small = compose(*before, shrink(pixels))
+    return dataclasses.replace(data, augment=small), x[:, :pixels, :pixels]
 
 
 class _Clock:

@@ -108,7 +108,7 @@ SPACES: dict[str, RankedSpace] = {
         macro_truth.load,
         CLASSIFICATION,
         Settings(steps=4_200, rate=0.1, steps_large=25_000),
-        ("uniform_archs", "windows", "combined", *_MANY),
+        ("uniform_archs", "shrunken", "combined", *_MANY),
     ),
     "mixers": ours(
         "mixers",

@@ -17,7 +17,7 @@ from oneshot.augment import (
     flip,
     mixup,
     one_of,
-    window,
+    shrink,
 )
 from oneshot.data import Data
 from oneshot.engine import Engine
@@ -126,25 +126,19 @@ def test_a_crop_shifts_each_image_by_its_own_distance(key, images):
     assert len(found) == N and len(set(found)) > 15 and (labels == y).all()
 
 
-def test_a_window_is_a_part_of_each_image(key, images):
+def test_shrinking_averages_neighbours(key, images):
     x, y = images
-    kept, labels = window(5)(key, x, y)
-    assert kept.shape == (N, 5, 5, 2) and (labels == y).all()
-    corners = set()
-    for image, part in zip(np.asarray(x), np.asarray(kept), strict=True):
-        places = [
-            (i, j)
-            for i in range(4)
-            for j in range(4)
-            if (image[i : i + 5, j : j + 5] == part).all()
-        ]
-        assert len(places) == 1
-        corners |= set(places)
-    assert len(corners) > 10  # of sixteen
-    with pytest.raises(ValueError, match="does not fit images of 8 x 8"):
-        window(9)(key, x, y)
+    small, labels = shrink(4)(key, x, y)
+    assert small.shape == (N, 4, 4, 2) and (labels == y).all()
+    inside = np.asarray(x)[:, 1:7, 1:7]  # linear: weights 1, 3, 3, 1 of four neighbours
+    weights = np.array([1, 3, 3, 1]) / 8
+    centre = np.einsum("nijc,i,j->nc", inside[:, :4, :4], weights, weights)
+    np.testing.assert_allclose(small[:, 1, 1], centre, atol=1e-5)
+    np.testing.assert_array_equal(shrink(SIZE)(key, x, y)[0], x)
+    with pytest.raises(ValueError, match="of 8 x 8 pixels do not shrink to 9"):
+        shrink(9)(key, x, y)
     with pytest.raises(ValueError, match="a side of 1 pixel or more"):
-        window(0)
+        shrink(0)
 
 
 def test_a_flip_mirrors_about_half_of_the_images(key, images):

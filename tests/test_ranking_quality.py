@@ -98,11 +98,10 @@ def test_recipes_are_trained_scored_and_reported(small, tmp_path, capsys, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("windows", [None, 6])
-def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch, windows):
-    recipe = dataclasses.replace(RECIPES["uniform"], window=windows)
+@pytest.mark.parametrize("shrunken", [(), ((0.5, 0.5), (0.2, 0.75))])
+def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch, shrunken):
+    recipe = dataclasses.replace(RECIPES["uniform"], shrunken=shrunken)
     monkeypatch.setitem(RECIPES, "uniform", recipe)
-    monkeypatch.setattr(ranking_run, "IMAGE", 8)
     runs, fit, quiet = {}, ranking_run.fit, Console(quiet=True)
     for kind in ("whole", "stopped"):
         directory = tmp_path / kind
@@ -119,7 +118,7 @@ def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch, wi
             with pytest.raises(KeyboardInterrupt):
                 ranking_run.trained(run, quiet)
             monkeypatch.setattr(ranking_run, "fit", fit)
-            assert checkpoint.latest_step(directory) in (2, run.steps * 3 // 4)
+            assert checkpoint.latest_step(directory) == 2
         runs[kind] = ranking_run.trained(run, quiet)[1]
     for part in ("params", "state"):
         a, b = (getattr(runs[kind].weights, part) for kind in ("whole", "stopped"))
@@ -144,18 +143,17 @@ def test_a_recipe_is_told_from_its_earlier_self():
 
 @pytest.mark.parametrize("name", SPACES)
 def test_recipes_cost_alike_in_every_space(name):
-    """In examples that go through a path, which half and whole windows make fewer."""
+    """In pixels that go through a path."""
     space = SPACES[name]
     net, budget = space.make(), space.settings
     options = max(len(choice.options) for choice in net.space.choices)
     paths = {"fair": options, "sandwich": 5, "pairs": 2, "darts": 2 * options}
     for recipe in (*space.recipes, "darts", "gdas", "small_batch"):
         own = RECIPES[recipe].settings(budget, net, 0.5)
-        each = {"gdas": 2, "windows": 0.671875, "combined": 0.671875}.get(
-            recipe, paths.get(recipe, 1)
-        )
-        examples = own.steps * own.batch * each
-        assert examples == pytest.approx(budget.steps * budget.batch / 2, rel=0.01)
+        each = {"gdas": 2}.get(recipe, paths.get(recipe, 1))
+        ends, sides = zip(*RECIPES[recipe].sizes(own.steps), strict=True)
+        cost = np.diff(ends, prepend=0) @ np.square(sides) * own.batch * each
+        assert cost == pytest.approx(budget.steps * budget.batch / 2, rel=0.01)
         assert (own.steps_large > 0) == (budget.steps_large > 0)
 
 
@@ -170,22 +168,20 @@ def test_a_space_without_a_large_budget_trains_its_own(tmp_path):
     assert run.steps == SPACES["nb_macro"].settings.steps_large
 
 
-def test_windows_of_other_images_are_refused(tmp_path):
-    space = dataclasses.replace(SPACES["nb_macro"], make=tiny)
-    archs = np.zeros((4, 8), int)
-    run = Run(
-        "windows",
-        RECIPES["windows"],
-        space,
-        1.0,
-        small_images(),
-        archs,
-        0,
-        tmp_path,
-        tmp_path,
-    )
-    with pytest.raises(ValueError, match="images of 32 x 32"):
-        ranking_run.trained(run, Console(quiet=True))
+def test_small_images_come_first():
+    recipe = dataclasses.replace(RECIPES["uniform"], shrunken=((0.5, 0.5),))
+    assert recipe.sizes(100) == [(80, 0.5), (100, 1)]
+    net = tiny()
+    assert recipe.settings(Settings(100, 0.1), net, 1.0).steps == 250
+    assert RECIPES["uniform"].sizes(7) == [(7, 1)]
+
+
+def test_only_images_shrink(small, tmp_path):
+    run = a_run(small, tmp_path, "shrunken")
+    x = np.zeros((32, 8), np.float32)
+    data = dataclasses.replace(run.data, train=Split(x, np.zeros(32, int)))
+    with pytest.raises(ValueError, match="shrinks images, but .* of shape \\[8\\]"):
+        ranking_run.trained(dataclasses.replace(run, data=data), Console(quiet=True))
 
 
 @pytest.mark.parametrize("short", ["0", "1.5", "0.5"])
