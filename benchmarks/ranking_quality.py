@@ -87,7 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.data is not None:
         os.environ["ONESHOT_DATA"] = str(args.data)
     space = SPACES[args.space]
-    truth, data = space.truth(args.data), space.data(args.data, args.images)
+    try:
+        truth, data = space.truth(args.data), space.data(args.data, args.images)
+    except ValueError as error:  # a file is missing, or not whole
+        raise SystemExit(str(error)) from error
     if args.short < 1:
         truth, data = _fewer(truth, data)
     for name in space.recipes if args.recipes is None else args.recipes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ class Run:
     directory: Path
     scores: Path
 
-    @property
+    @functools.cached_property
     def settings(self) -> Settings:
         """What it trains with."""
         return self.recipe.settings(self.space.settings, self.space.make(), self.share)

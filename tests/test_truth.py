@@ -10,7 +10,7 @@ from rich.console import Console
 
 from benchmarks import truth
 from benchmarks.mixers import CONTEXT, VOCABULARY, mixers
-from benchmarks.truth_spaces import TRUTHS, digits_vit, number
+from benchmarks.truth_spaces import TRUTHS, spoken_vit, number
 
 
 def test_all_networks_differ_and_see_the_past_only():
@@ -53,7 +53,7 @@ def test_a_stopped_table_goes_on_and_says_what_it_is_worth(
 
 
 def test_archs_are_numbered_apart():
-    net = digits_vit()
+    net = spoken_vit()
     archs = list(net.space.enumerate("archs"))
     numbers = [number(net, arch) for arch in archs]
     assert sorted(numbers) == list(range(net.space.size))
