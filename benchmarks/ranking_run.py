@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import results
+from benchmarks.fingerprints import fingerprint
 from benchmarks.ranking_recipes import Recipe, Settings, digest
 from benchmarks.ranking_spaces import RankedSpace
 from benchmarks.ranking_trainers import trainer_of
@@ -69,10 +70,11 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """What tells it from a run whose recipe, networks or scoring differ."""
-        sizes = [len(part.x) for part in (self.data.calibrate, self.data.validate)]
+        """What tells it from a run whose recipe, data, networks or scoring differ."""
+        data = self.data
+        examples = fingerprint(data.train, data.calibrate, data.validate)
         archs = self.archs.tolist()
-        return digest(self.recipe, self.settings, sizes, TEMPERATURES, archs)
+        return digest(self.recipe, self.settings, examples, TEMPERATURES, archs)
 
     def check(self, found: str, where: Path) -> None:
         """Raise if what is kept somewhere is of another run.

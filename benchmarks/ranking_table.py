@@ -89,7 +89,11 @@ def collect(runs: Sequence[Run], truth: NetworkTruth) -> list[Found]:
         if kept:
             each = [scores_by_rule(means, truth.archs) for means in kept]
             scores = {rule: [one[rule] for one in each] for rule in each[0]}
-            rankings = ranked(scores["loss"][0], truth)
+            told = RECIPES[name].words if RECIPES[name].guided else None
+            rankings = {
+                part: ranking.guided_by(told)
+                for part, ranking in ranked(scores["loss"][0], truth).items()
+            }
             out.append(Found(name, kept, scores, rankings, truth))
     return out
 

@@ -47,7 +47,7 @@ from oneshot.train import Trainer
 from oneshot.tuning import cosine
 
 SIZES = ("params", "macs", "depth")
-COLUMNS = ("arch", "seed", "steps", *SIZES, "loss", "seconds")
+COLUMNS = ("arch", "seed", "steps", *SIZES, "loss", "seconds", "space")
 LEAST_CEILING, MOST_TRIVIAL = 0.80, 0.60
 
 
@@ -77,6 +77,7 @@ class Alone:
         tested = dataclasses.replace(self.data, validate=space.tested(), _on_device={})
         self.evaluator = Evaluator(self.net, tested, loss=space.metrics, engine=engine)
         self.costs = Costs(self.net, self.data.train.x[:1])
+        self.fingerprint = space.fingerprint
 
     def row(self, arch: Arch, seed: int) -> dict[str, Any]:
         """Return what the table holds of a network trained alone."""
@@ -91,6 +92,7 @@ class Alone:
             "depth": self.space.depth(self.net, arch),
             "loss": f"{found:.5f}",
             "seconds": f"{time.perf_counter() - start:.2f}",
+            "space": self.fingerprint,
         }
 
     def loss(self, arch: Arch, seed: int) -> float:
@@ -114,20 +116,21 @@ def drawn(space: TruthSpace) -> list[Arch]:
     return list(found)[: space.networks]
 
 
-def rows_of(table: Path, steps: int) -> list[dict[str, str]]:
+def rows_of(table: Path, space: TruthSpace) -> list[dict[str, str]]:
     """Return the rows of a table, none where there is no file.
 
     Raises:
-      ValueError: If they are of trainings of another length.
+      ValueError: If they are of other networks, data or settings.
     """
     if not table.exists():
         return []
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    if other := {row["steps"] for row in rows} - {str(steps)}:
+    if other := {row["space"] for row in rows} - {space.fingerprint}:
         raise ValueError(
-            f"{table} holds networks trained for {other.pop()} steps, but {steps} were "
-            "asked for. Name another table, or the same steps."
+            f"{table} holds networks of another space, or trained by other data or "
+            f"settings than now ({other.pop()}, now {space.fingerprint}: "
+            f"{space.words}, {space.steps} steps). Name another table."
         )
     return rows
 
@@ -160,7 +163,7 @@ def _drop_half_a_row(table: Path) -> None:
 def _missing(
     table: Path, archs: list[Arch], space: TruthSpace
 ) -> Iterator[tuple[Arch, int]]:
-    have = {(row["arch"], row["seed"]) for row in rows_of(table, space.steps)}
+    have = {(row["arch"], row["seed"]) for row in rows_of(table, space)}
     for arch in archs:  # all seeds of one network, so that what is there is complete
         for seed in range(space.seeds):
             if ("".join(map(str, arch)), str(seed)) not in have:
@@ -174,7 +177,7 @@ def truth(table: Path, space: TruthSpace) -> NetworkTruth:
       ValueError: If it holds none, or networks that trained for other steps.
     """
     found: dict[str, dict[int, dict[str, str]]] = {}
-    for row in rows_of(table, space.steps):
+    for row in rows_of(table, space):
         found.setdefault(row["arch"], {})[int(row["seed"])] = row
     seeds = range(space.seeds)
     whole = {a: own for a, own in found.items() if set(own) >= set(seeds)}
@@ -203,7 +206,7 @@ def summary(table: Path, space: TruthSpace) -> dict[str, Any]:
     mean = found.truth
     trivial = {name: kendall_tau(getattr(found, name), mean) for name in SIZES}
     best, ceiling = max(map(abs, trivial.values())), seed_ceiling(found.seeds)
-    seconds = [float(row["seconds"]) for row in rows_of(table, space.steps)]
+    seconds = [float(row["seconds"]) for row in rows_of(table, space)]
     return {
         "networks": len(mean),
         "seeds": space.seeds,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 
+from benchmarks.fingerprints import fingerprint
 from benchmarks.mixers import MIXERS, mixers, mixers_data, mixers_tested
 from benchmarks.space_data import speech
 from oneshot.data import Data, Split
@@ -47,6 +49,13 @@ class TruthSpace:
     rate: float
     decay: float
     clip: float
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What tells its trainings from those of other data or settings."""
+        how = (self.words, self.steps, self.batch, self.rate, self.decay, self.clip)
+        space, data = self.make().space, self.data()
+        return fingerprint(how, space.fingerprint, data.train, self.tested())
 
 
 def mixing(net: Supernet, arch: Arch) -> int:

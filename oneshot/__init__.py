@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from oneshot.models import Origin as Origin
     from oneshot.models import load as load
     from oneshot.models import save_model as save_model
+    from oneshot.momentum import Separated as Separated
     from oneshot.precision import in_precision as in_precision
     from oneshot.precision import rematerialized as rematerialized
     from oneshot.profiles import Profile as Profile
@@ -139,6 +140,7 @@ _NAMES = {
     "averaging": "Averaged averages",
     "distillation": "AdaptiveAlphaDivergence SoftCrossEntropy",
     "precision": "in_precision rematerialized",
+    "momentum": "Separated",
     "rates": "ComplexityAware",
     "relaxation": "Relaxation",
     "relaxed": "RelaxedTrainer",

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from oneshot.freezing import Freeze
+from oneshot.momentum import Separated
 from oneshot.nested import overlaid
 from oneshot.programs import MakeOptimizer
 from oneshot.supernet import Tree, Weights
@@ -41,8 +42,8 @@ class Averaged:
         its module.
 
     Raises:
-      ValueError: If `decay` is not between 0 and 1, or the optimizer is a `Freeze`,
-        which has to stand outside.
+      ValueError: If `decay` is not between 0 and 1, or the optimizer is a `Freeze` or
+        a `Separated`, which have to stand outside.
 
     Example:
       >>> trainer = Trainer(net, strategy, Averaged(sgd(), 0.999), 0.1)
@@ -58,10 +59,11 @@ class Averaged:
                 "The decay of an average is between 0 and 1, such as 0.999, but got "
                 f"{self.decay}."
             )
-        if isinstance(self.optimizer, Freeze):
+        if isinstance(self.optimizer, Freeze | Separated):
+            kind = type(self.optimizer).__name__
             raise ValueError(
-                "Freeze has to stand outside, or the trainer does not see it: write "
-                "Freeze(Averaged(optimizer), ...)."
+                f"{kind} has to stand outside, or the trainer does not see it: write "
+                f"{kind}(Averaged(optimizer), ...)."
             )
 
     def __call__(self, learning_rate: Any) -> optax.GradientTransformation:
@@ -106,17 +108,37 @@ def averages(state: Any) -> Weights:
       >>> weights = averages(state)
     """
     params = {
-        module: overlaid(own, _average(state.optimizer, module).average)
+        module: overlaid(own, _average(state.optimizer, module))
         for module, own in state.weights.params.items()
     }
     return Weights(params, state.weights.state)
 
 
-def _average(optimizer: Mapping[str, Any], module: str) -> AverageState:
-    found = optimizer[module]
-    if isinstance(found, tuple) and found and isinstance(found[-1], AverageState):
-        return found[-1]
-    raise ValueError(
-        f"The optimizer state of {module!r} holds no average. Wrap the trainer's "
-        "optimizer in `Averaged` before training."
-    )
+def _average(optimizer: Mapping[str, Any], module: str) -> Tree:
+    """Return the average of a module; of groups (`Separated`) the mean of theirs, by
+    how often each was updated."""
+    found = [s for s in _parts(optimizer[module]) if isinstance(s, AverageState)]
+    if not found:
+        raise ValueError(
+            f"The optimizer state of {module!r} holds no average. Wrap the trainer's "
+            "optimizer in `Averaged` before training."
+        )
+    if len(found) == 1:
+        return found[0].average
+    weights = jnp.stack([state.updates for state in found]).astype(jnp.float32)
+    weights = jnp.where(weights.sum() > 0, weights, 1.0)
+    shares = weights / weights.sum()
+
+    def mean(*arrays):
+        return sum(a * s.astype(a.dtype) for a, s in zip(arrays, shares, strict=True))
+
+    return jax.tree.map(mean, *[state.average for state in found])
+
+
+def _parts(state: Any) -> list[Any]:
+    """Return the last parts of an optimizer state, or of the states of groups."""
+    if not isinstance(state, tuple) or not state:
+        return []
+    if isinstance(state[-1], AverageState):
+        return [state[-1]]
+    return [part for group in state for part in _parts(group)]

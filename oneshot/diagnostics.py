@@ -34,10 +34,9 @@ class Ranking:
     """How well inherited scores rank networks, beside what ranks them for free.
 
     Args:
-      overall: Taus over all networks.
-      top_half: Taus over the better half by truth.
-      top_tenth: Taus over the best tenth by truth.
-      spearman: Spearman's rho of the inherited scores.
+      overall: Correlations over all networks.
+      top_half: Those over the better half by truth.
+      top_tenth: Those over the best tenth by truth.
       precision: By k, the share of the k best by score among the k best by truth.
       regret: By k, the best truth of all less the best among the k best by score.
       partial: Tau of the inherited scores given the multiply-adds. It need not be 0 for
@@ -45,18 +44,19 @@ class Ranking:
       within: Tau over pairs of networks with equal covariates, where there are any.
       pairs_within: Number of those pairs.
       drawn: How the networks were drawn, in words.
+      guided: What the supernet was told of costs or another prior, in words, or None.
     """
 
     overall: Taus
     top_half: Taus
     top_tenth: Taus
-    spearman: Estimate
     precision: Mapping[int, Estimate]
     regret: Mapping[int, Estimate]
     partial: Estimate
     within: Estimate | None
     pairs_within: int
     drawn: str
+    guided: str | None = None
 
     @property
     def tau(self) -> float:
@@ -68,6 +68,22 @@ class Ranking:
         """Bootstrap interval of `tau`."""
         return self.overall.inherited.low, self.overall.inherited.high
 
+    @property
+    def spearman(self) -> Estimate:
+        """Spearman's rho of the inherited scores over all networks."""
+        return self.overall.spearman
+
+    def guided_by(self, words: str | None) -> Ranking:
+        """Return this ranking as that of a supernet that was told of costs or a prior.
+
+        Args:
+          words: What it was told, such as `trainer.guided`; None for nothing.
+
+        Example:
+          >>> found = ranking(scores, truth, ...).guided_by(trainer.guided)
+        """
+        return dataclasses.replace(self, guided=words)
+
     def words(self) -> str:
         """Return the finding as prose, with every number that belongs beside it."""
         return words(self)
@@ -76,21 +92,21 @@ class Ranking:
         """Return every number and the words, as strict JSON values (NaN is null).
 
         What `Taus.to_json` has over all networks, and again under "top_half" and
-        "top_tenth"; {"value", "low", "high"} under "spearman" and by k under
-        "precision" and "regret"; {"tau", "low", "high"} under "partial_given_macs" and,
-        with "pairs", "tau_within" (null without covariates); "drawn" and "words".
+        "top_tenth"; {"value", "low", "high"} by k under "precision" and "regret";
+        {"tau", "low", "high"} under "partial_given_macs" and, with "pairs",
+        "tau_within" (null without covariates); "drawn", "guided" and "words".
         """
         within = self.within and self.within.to_json("tau")
         return {
             **self.overall.to_json(),
             "top_half": self.top_half.to_json(),
             "top_tenth": self.top_tenth.to_json(),
-            "spearman": self.spearman.to_json(),
             "precision": {str(k): v.to_json() for k, v in self.precision.items()},
             "regret": {str(k): v.to_json() for k, v in self.regret.items()},
             "partial_given_macs": self.partial.to_json("tau"),
             "tau_within": within and {**within, "pairs": self.pairs_within},
             "drawn": self.drawn,
+            "guided": self.guided,
             "words": self.words(),
         }
 
@@ -150,6 +166,7 @@ def ranking(
     limit = checked_ceiling(ceiling, true.size)
     counts = statistics.resample_counts(true.size, seed)
     taus = {name: statistics.tau(counts, v, true) for name, v in scores.items()}
+    rho = estimate(statistics.rho(counts, score, true))
     size = statistics.tau(counts, score, scores["macs"])
     some = sorted({int(k) for k in ks if k < true.size})
 
@@ -160,10 +177,9 @@ def ranking(
     if groups is not None:
         within = estimate(statistics.tau_within(counts, score, true, groups))
     return Ranking(
-        overall=taus_of(taus, true.size, ceiling_over(limit, slice(None))),
+        overall=taus_of(taus, rho, true.size, ceiling_over(limit, slice(None))),
         top_half=best_taus(scores, true, 0.5, limit, seed),
         top_tenth=best_taus(scores, true, 0.9, limit, seed),
-        spearman=estimate(statistics.rho(counts, score, true)),
         precision=at(statistics.precision_at),
         regret=at(statistics.regret_at),
         partial=estimate(statistics.partial(taus["inherited"], size, taus["macs"])),

@@ -1,8 +1,9 @@
 """Losses of a student by its teacher: functions of (outputs, targets, teacher outputs).
 
 Each returns one value for each example; of sequences, the mean over their tokens or
-frames, without those whose target is negative, as padding is. Teachers' outputs are
-constants: no gradient flows into the teacher.
+frames. Where targets stand one to a token, tokens whose target is negative, as padding
+is, are left out; say `aligned=False` where they do not, as with CTC. Teachers' outputs
+are constants: no gradient flows into the teacher.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class SoftCrossEntropy:
       temperature: Divides both sides' logits; above 0.
       soft: Weight of the teacher's part, 0 or more.
       labels: Weight of the labels' part, 0 or more: 0 in BigNAS, 1 in Once-for-All.
-      hard: The labels' part, `(outputs, targets) -> [n]`.
+      hard: The labels' part, `(outputs, targets) -> [n]`; None is the loss of the
+        trainer, or `cross_entropy` outside of one.
+      aligned: Whether targets stand one to a token, so that those below 0 are padding.
 
     Raises:
       ValueError: If the temperature is not above 0, or a weight is negative.
@@ -48,7 +51,8 @@ class SoftCrossEntropy:
     temperature: float = 1.0
     soft: float = 1.0
     labels: float = 0.0
-    hard: Metric = cross_entropy
+    hard: Metric | None = None
+    aligned: bool = True
 
     def __post_init__(self):
         if not self.temperature > 0 or self.soft < 0 or self.labels < 0:
@@ -64,9 +68,11 @@ class SoftCrossEntropy:
             outputs, teacher, self.temperature
         )
         cross = -jnp.sum(jnp.exp(log_teacher) * log_student, axis=-1)
-        loss = self.soft * self.temperature**2 * _over_tokens(cross, targets)
+        per_token = targets if self.aligned else None
+        loss = self.soft * self.temperature**2 * _over_tokens(cross, per_token)
         if self.labels:
-            loss = loss + self.labels * self.hard(outputs, targets)
+            hard = cross_entropy if self.hard is None else self.hard
+            loss = loss + self.labels * hard(outputs, targets)
         return loss
 
 
@@ -77,16 +83,17 @@ class AdaptiveAlphaDivergence:
 
     With teacher p and student q, D(p || q) = sum_i q_i ((p_i / q_i)^alpha - 1) /
     (alpha (alpha - 1)), at alpha 1 the Kullback-Leibler divergence. A negative alpha
-    punishes a student that is surer than its teacher, a positive one a student that
-    misses what the teacher holds likely; the larger of the two is taken for each
-    example. Powers of the ratio are cut at `clip`, in value and gradient, or rare
-    classes would dominate; at alpha 1, where the gradient is the teacher's
-    probabilities and cannot grow, nothing is cut.
+    punishes a student that holds likely what its teacher does not, as one that is less
+    sure does; a positive one punishes a student that misses what its teacher holds
+    likely. The larger of the two is taken for each example. Powers of the ratio are cut
+    at `clip`, in value and gradient, or rare classes would dominate; at alpha 1, where
+    the gradient is the teacher's probabilities and cannot grow, nothing is cut.
 
     Args:
       low: The negative alpha.
       high: The positive alpha.
       clip: Bound on (p / q)^alpha, above 1.
+      aligned: Whether targets stand one to a token, so that those below 0 are padding.
 
     Raises:
       ValueError: If `low` is not below 0, `high` not above 0, or `clip` not above 1.
@@ -100,6 +107,7 @@ class AdaptiveAlphaDivergence:
     low: float = -1.0
     high: float = 1.0
     clip: float = 5.0
+    aligned: bool = True
 
     def __post_init__(self):
         if not self.low < 0 < self.high or not self.clip > 1:
@@ -116,7 +124,8 @@ class AdaptiveAlphaDivergence:
             _alpha_divergence(log_p, log_q, alpha, self.clip)
             for alpha in (self.low, self.high)
         )
-        return _over_tokens(jnp.maximum(low, high), targets)
+        per_token = targets if self.aligned else None
+        return _over_tokens(jnp.maximum(low, high), per_token)
 
 
 def _log_probabilities(outputs: Any, teacher: Any, temperature: float):
@@ -128,11 +137,11 @@ def _log_probabilities(outputs: Any, teacher: Any, temperature: float):
 
 
 def _over_tokens(losses: jax.Array, targets: Any) -> jax.Array:
-    """Return the mean of each example, over the tokens that are no padding."""
+    """Return the mean of each example, over its tokens whose target is no padding."""
     if losses.ndim == 1:
         return losses
     real = jnp.ones_like(losses, bool)
-    if jnp.shape(targets) == losses.shape:
+    if targets is not None and jnp.shape(targets) == losses.shape:
         real = jnp.asarray(targets) >= 0
     axes = tuple(range(1, losses.ndim))
     total = jnp.sum(jnp.where(real, losses, 0.0), axis=axes)

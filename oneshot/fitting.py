@@ -12,9 +12,10 @@ from oneshot.data import Batches, Data
 from oneshot.engine import Engine
 from oneshot.losses import Metric, check_labels
 from oneshot.reweighting import Drawn, plain
+from oneshot.step_metrics import StepMetrics, host_metrics
 from oneshot.strategies import WithExamples
 from oneshot.supernet import Supernet, reachable
-from oneshot.train import StepMetrics, TrainState, host_metrics
+from oneshot.train import TrainState
 
 
 class Trains(Protocol):

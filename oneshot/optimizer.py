@@ -68,15 +68,24 @@ def _probe(transformation: optax.GradientTransformation):
     return state, (np.asarray(compiled(5.0)), np.asarray(compiled(5e4)))
 
 
-def sgd(momentum: float = 0.9, weight_decay: float = 0.0) -> MakeOptimizer:
-    """Return SGD with Nesterov momentum and decay of every weight, as a function.
+def sgd(
+    momentum: float = 0.9, weight_decay: float = 0.0, *, decay_all: bool = True
+) -> MakeOptimizer:
+    """Return SGD with Nesterov momentum, as a function.
+
+    Args:
+      momentum: Decay of the mean of gradients.
+      weight_decay: Added to the gradient, times the weight.
+      decay_all: Whether biases and arrays of one axis, such as the scales of norms,
+        decay too; Once-for-All and AttentiveNAS spare them.
 
     Example:
       >>> Trainer(net, strategy, sgd(weight_decay=5e-4), 0.1)
     """
 
     def make(learning_rate: Any) -> optax.GradientTransformation:
-        decay = optax.add_decayed_weights(weight_decay)
+        mask = None if decay_all else _decayed
+        decay = optax.add_decayed_weights(weight_decay, mask)
         return optax.chain(decay, optax.sgd(learning_rate, momentum, nesterov=True))
 
     return make

@@ -1,4 +1,4 @@
-"""Kendall's taus over some networks: of scores, of what is free, and of a seed.
+"""Rank correlations over some networks: of scores, of what is free, and of a seed.
 
 What is free, parameters, multiply-adds and depth, is the floor of a useful score; the
 truth of one seed ranked against the truth of others is its ceiling.
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from oneshot.correlations import kendall_tau
-from oneshot.rank_statistics import Estimate, estimate, resample_counts, tau
+from oneshot.rank_statistics import Estimate, estimate, resample_counts, rho, tau
 
 TRIVIAL = {"params": "parameters", "macs": "multiply-adds", "depth": "depth"}
 
@@ -27,6 +27,7 @@ class Taus:
     Args:
       n: Number of networks.
       inherited: Tau of the inherited scores.
+      spearman: Spearman's rho of the inherited scores.
       params: Tau of the number of parameters, more being better.
       macs: Tau of the multiply-adds, more being better.
       depth: Tau of the depth, more being better.
@@ -37,6 +38,7 @@ class Taus:
 
     n: int
     inherited: Estimate
+    spearman: Estimate
     params: Estimate
     macs: Estimate
     depth: Estimate
@@ -71,6 +73,7 @@ class Taus:
         return {
             **self.inherited.to_json("tau"),
             "n": self.n,
+            "spearman": self.spearman.to_json(),
             **{name: getattr(self, name).to_json("tau") for name in TRIVIAL},
             "lead": self.lead.to_json(),
             "beats_baseline": self.beats_baseline,
@@ -79,13 +82,15 @@ class Taus:
         }
 
 
-def taus_of(values: Mapping[str, np.ndarray], n: int, ceiling: float | None) -> Taus:
+def taus_of(
+    values: Mapping[str, np.ndarray], spearman: Estimate, n: int, ceiling: float | None
+) -> Taus:
     """Return taus [1 + resamples] by name as estimates, with the lead among them."""
     field, sign = _strongest({name: values[name][0] for name in TRIVIAL})
     free = 0.0 if field is None else sign * values[field]
     lead = estimate(values["inherited"] - free)
     numbers = {name: estimate(some) for name, some in values.items()}
-    return Taus(n=n, lead=lead, ceiling=ceiling, **numbers)
+    return Taus(n=n, spearman=spearman, lead=lead, ceiling=ceiling, **numbers)
 
 
 def best_taus(
@@ -107,7 +112,8 @@ def best_taus(
     kept = true >= np.quantile(true, quantile)
     counts = resample_counts(int(kept.sum()), seed)
     values = {name: tau(counts, v[kept], true[kept]) for name, v in scores.items()}
-    return taus_of(values, int(kept.sum()), ceiling_over(limit, kept))
+    spearman = estimate(rho(counts, scores["inherited"][kept], true[kept]))
+    return taus_of(values, spearman, int(kept.sum()), ceiling_over(limit, kept))
 
 
 def seed_ceiling(truths: ArrayLike) -> float:

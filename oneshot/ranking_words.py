@@ -19,6 +19,7 @@ def words(found: Ranking) -> str:
       A paragraph: the numbers, then what they allow to say.
     """
     parts = [_taus(found), _beside(found), _chosen(found), _ceilings(found)]
+    parts.append(_guided(found))
     return " ".join([*(part for part in parts if part), verdict(found)])
 
 
@@ -81,6 +82,15 @@ def _ceilings(found: Ranking) -> str:
     parts = (("better half", found.top_half), ("best tenth", found.top_tenth))
     known = [f"{t.ceiling:.3f} on the {k}" for k, t in parts if t.ceiling is not None]
     return ", ".join([text, *known]) + "."
+
+
+def _guided(found: Ranking) -> str:
+    if found.guided is None:
+        return ""
+    return (
+        f"The supernet was guided ({found.guided}): part of this ranking was told "
+        "rather than learnt."
+    )
 
 
 def _comparison(where: str, taus: Taus) -> str:

@@ -20,13 +20,16 @@ from oneshot.data import Data, Split
 from oneshot.engine import Engine
 from oneshot.freezing import Freeze
 from oneshot.losses import Metric, Metrics, as_metrics, cross_entropy
+from oneshot.momentum import Separated
 from oneshot.optimizer import check_optimizer
 from oneshot.randomness import ARCHS, DROPOUT, WEIGHTS, stream_key
+from oneshot.rates import ComplexityAware
 from oneshot.relaxation import Relaxation, discretized, run_mixture
 from oneshot.space import Arch
+from oneshot.step_metrics import StepMetrics
 from oneshot.strategies import Planned
 from oneshot.supernet import Supernet, Tree, Weights
-from oneshot.train import StepMetrics, TrainState
+from oneshot.train import TrainState
 
 
 class RelaxedTrainer:
@@ -45,7 +48,8 @@ class RelaxedTrainer:
       arch_optimizer: Of the logits; the papers' Adam by default.
 
     Raises:
-      ValueError: If the optimizer is not leaf-wise, holds a schedule, or freezes.
+      ValueError: If the optimizer is not leaf-wise, holds a schedule, freezes or keeps
+        momentum apart, or the rate depends on the cost of archs.
 
     Example:
       >>> weights_data, arch_data = halves(data)
@@ -69,10 +73,16 @@ class RelaxedTrainer:
         arch_optimizer: optax.GradientTransformation | None = None,
     ):
         check_optimizer(optimizer)
-        if isinstance(optimizer, Freeze):
+        if isinstance(optimizer, Freeze | Separated):
             raise ValueError(
-                "A relaxed arch trains all weights, so `Freeze` would be ignored. Pass "
-                "the optimizer itself."
+                "A relaxed arch trains all weights, whatever their option, so "
+                f"`{type(optimizer).__name__}` would be ignored. Pass the optimizer "
+                "itself."
+            )
+        if isinstance(learning_rate, ComplexityAware):
+            raise ValueError(
+                "A relaxed arch is no one network, so a rate that depends on the cost "
+                "of one would be that of the dearest. Pass an optax schedule."
             )
         self.supernet, self.relaxation, self.search = supernet, relaxation, search
         self.make_optimizer, self.learning_rate = optimizer, learning_rate

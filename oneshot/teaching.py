@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from oneshot.distillation import Distillation, SoftCrossEntropy
+from oneshot.losses import Metric
 from oneshot.paths import Path, together
 from oneshot.strategies import Plan
 
@@ -69,6 +70,14 @@ class Teaching:
     distillation: Distillation = SoftCrossEntropy()
     teacher: Callable[[Any], Any] | None = None
     rank: RankLoss = PairwiseRank()
+
+    def of_loss(self, loss: Metric) -> Teaching:
+        """Return this with the trainer's loss where students' labels name none."""
+        own = self.distillation
+        if not isinstance(own, SoftCrossEntropy) or own.hard is not None:
+            return self
+        own = dataclasses.replace(own, hard=loss)
+        return dataclasses.replace(self, distillation=own)
 
 
 def check_plan(plan: Plan, teaching: Teaching) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +18,7 @@ from oneshot.chain import Batch, Chain, PlannedPath, Update
 from oneshot.engine import Engine, OptimizerOf
 from oneshot.freezing import check_frozen, frozen_leaves
 from oneshot.losses import Metric, Metrics, as_metrics, cross_entropy
+from oneshot.momentum import Separated, of_group, with_group
 from oneshot.nested import trained
 from oneshot.optimizer import check_optimizer
 from oneshot.programs import MakeOptimizer
@@ -27,7 +27,8 @@ from oneshot.rates import ComplexityAware
 from oneshot.reweighting import PLACES, Drawn, Reweighted, check_drawn, reweighted
 from oneshot.sharding import Layout, replicated
 from oneshot.single import Single
-from oneshot.strategies import Plan, Role, Strategy, WithExamples
+from oneshot.step_metrics import StepMetrics
+from oneshot.strategies import Plan, Role, Strategy, WithExamples, guided
 from oneshot.supernet import Supernet, Tree, Weights
 from oneshot.teaching import Teaching, check_plan
 
@@ -53,52 +54,6 @@ class TrainState(NamedTuple):
     strategy: Any
 
 
-@dataclasses.dataclass(frozen=True)
-class StepMetrics:
-    """What one step measured, still on the device.
-
-    Attributes:
-      step: Which step.
-      plan: The archs that it trained.
-      logged: Mean loss and metrics of each planned path, device scalars.
-      learning_rate: Device scalar.
-      squared_norm: Of the whole gradient, or None where nothing asked for it.
-    """
-
-    step: int
-    plan: Plan
-    logged: list[dict[str, Any]]
-    learning_rate: Any
-    squared_norm: Any
-
-    def host(self) -> dict[str, Any]:
-        """Return plain numbers, waiting for the device; weighted means over paths."""
-        return host_metrics([self])[0]
-
-
-def host_metrics(steps: Sequence[StepMetrics]) -> list[dict[str, Any]]:
-    """Return the numbers of several steps, fetched from the device at once."""
-    fetched = jax.device_get(
-        [(m.logged, m.learning_rate, m.squared_norm) for m in steps]
-    )
-    return [_row(m, *values) for m, values in zip(steps, fetched, strict=True)]
-
-
-def _row(metrics: StepMetrics, logged: list[dict[str, Any]], lr: Any, norm: Any) -> Any:
-    weights = [p.weight for p in metrics.plan]
-    out: dict[str, Any] = {"step": metrics.step, "arch": list(metrics.plan[0].arch)}
-    for name in dict.fromkeys(name for one in logged for name in one):
-        have = [i for i, one in enumerate(logged) if name in one]
-        if any(np.ndim(logged[i][name]) for i in have):
-            continue  # one value for each example, for the strategy only
-        values = [float(logged[i][name]) for i in have]
-        out[name] = float(np.average(values, weights=[weights[i] for i in have]))
-    out["learning_rate"] = float(lr)
-    if norm is not None:
-        out["gradient_norm"] = math.sqrt(float(norm))
-    return out
-
-
 class Trainer:
     """Trains the shared weights of a supernet, a plan at each step.
 
@@ -108,7 +63,8 @@ class Trainer:
       optimizer: `learning_rate -> optax.GradientTransformation`, leaf-wise. It is
         called inside the compiled update and applied to each module on its own, so that
         modules off the path keep weights, momentum and decay as they are. `Freeze`
-        makes one that leaves some weights as they are.
+        makes one that leaves some weights as they are, `Separated` one whose momentum
+        is kept apart for groups of archs.
       learning_rate: A number, an optax schedule of the global step, or one that also
         depends on the arch (`oneshot.rates.ComplexityAware`).
       loss: `(outputs, targets) -> [n]`, or several such metrics by name with "loss".
@@ -146,6 +102,9 @@ class Trainer:
         teaching: Teaching = _PLAIN,
         execution: Execution = "blocks",
     ):
+        self.separated = optimizer if isinstance(optimizer, Separated) else None
+        if self.separated is not None:
+            optimizer = self.separated.optimizer
         check_optimizer(optimizer)
         check_frozen(optimizer, supernet.abstract().params)
         self.supernet, self.strategy, self.make_optimizer = (
@@ -154,6 +113,7 @@ class Trainer:
             optimizer,
         )
         self.metrics = as_metrics(loss)
+        teaching = teaching.of_loss(self.metrics["loss"])
         if isinstance(strategy, WithExamples):
             self.metrics = reweighted(self.metrics)
             teaching = dataclasses.replace(
@@ -199,6 +159,16 @@ class Trainer:
         other._prepare = self._make_prepare(learning_rate)
         return other
 
+    @property
+    def guided(self) -> str | None:
+        """What sampler or rate know of costs or another prior, in words, or None.
+
+        A ranking by the weights was told that much: see `Ranking.guided_by`.
+        """
+        by_rate = isinstance(self.learning_rate, ComplexityAware)
+        parts = [guided(self.strategy), "a rate by cost" if by_rate else None]
+        return " and ".join(part for part in parts if part) or None
+
     def _make_prepare(self, learning_rate: float | optax.Schedule) -> Callable:
         def prepare(key, step, *exponent):
             rate = learning_rate
@@ -223,6 +193,9 @@ class Trainer:
             name: jax.eval_shape(self._init_optimizer, self._trained(name, params))
             for name, params in weights.params.items()
         }
+        if self.separated is not None:
+            groups = self.separated.groups
+            optimizer = {name: (own,) * groups for name, own in optimizer.items()}
         return weights, optimizer
 
     def init(self, seed: int, x: Tree, weights: Weights | None = None) -> TrainState:
@@ -244,10 +217,18 @@ class Trainer:
             params, state = self.engine.put_weights(jax.tree.map(jnp.copy, weights))
         optimizer = {}
         for name, own in params.items():
-            first = self._init_optimizer(self._trained(name, own))
-            optimizer[name] = self.engine.put(first, OptimizerOf(name))
+            optimizer[name] = self._first_states(name, self._trained(name, own))
         start = self.strategy.init()
         return TrainState(0, seed, Weights(params, state), optimizer, start)
+
+    def _first_states(self, module: str, params: Tree) -> Tree:
+        """Return what the optimizer keeps of a module at first, of each group if any"""
+        groups = 1 if self.separated is None else self.separated.groups
+        found = tuple(
+            self.engine.put(self._init_optimizer(params), OptimizerOf(module))
+            for _ in range(groups)  # each with memory of its own, which steps reuse
+        )
+        return found[0] if self.separated is None else found
 
     def warm_up(
         self,
@@ -314,6 +295,10 @@ class Trainer:
         """
         plan = self.strategy.plan(state.strategy, state.seed, state.step)
         check_plan(plan, self.teaching)
+        optimizer, group = state.optimizer, None
+        if self.separated is not None:
+            group = self.separated.group_of(plan)
+            optimizer = of_group(state.optimizer, group)
         several = batch if isinstance(batch, list) else [batch]
         if isinstance(self.strategy, WithExamples):
             check_drawn(several)  # before anything is given up
@@ -332,8 +317,10 @@ class Trainer:
             for p in plan
         ]
         weights, optimizer, logged, norm = self.executor.step(
-            state.weights, state.optimizer, planned, batches, lr
+            state.weights, optimizer, planned, batches, lr
         )
+        if group is not None:
+            optimizer = with_group(state.optimizer, group, optimizer)
         metrics = StepMetrics(state.step, plan, logged, lr, norm)
         observed = self.strategy.observe(state.strategy, plan, metrics)
         return TrainState(

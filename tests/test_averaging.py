@@ -10,7 +10,7 @@ from oneshot import Trainer, Uniform, checkpoint
 from oneshot.averaging import Averaged, averages
 from oneshot.freezing import Freeze
 from oneshot.rates import ComplexityAware
-from oneshot.strategies import Planned
+from oneshot.strategies import Planned, PriorPairs
 
 DECAY = 0.6
 
@@ -93,6 +93,16 @@ def test_smaller_networks_have_rates_that_fall_sooner(elastic):
     gammas = [rate.exponent(plans[i % 3][0].arch) for i in range(12)]
     want = [0.1 * (1 - i / 12) ** g for i, g in enumerate(gammas)]
     np.testing.assert_allclose(rates, want, rtol=1e-5)
+
+
+def test_a_trainer_says_what_it_was_told_of_costs(elastic):
+    net = elastic[1]
+    rate = ComplexityAware(0.1, 12, cost, 1, 1e6)
+    trainer = Trainer(net, Uniform(net.space), sgd, LR)
+    assert trainer.guided is None
+    assert trainer.with_strategy(Uniform(net.space), rate).guided == "a rate by cost"
+    both = trainer.with_strategy(PriorPairs(net.space, cost), rate).guided
+    assert both == "pairs of paths in the order of a prior and a rate by cost"
 
 
 @pytest.mark.parametrize(

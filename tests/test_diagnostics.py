@@ -188,6 +188,22 @@ def test_a_reversed_baseline_counts():
     assert words in found.words()
 
 
+def test_what_a_supernet_was_told_is_said():
+    found = make(0.1)
+    told = found.guided_by("paths drawn by their cost")
+    assert "was guided (paths drawn by their cost)" in told.words()
+    assert told.to_json()["guided"] == "paths drawn by their cost"
+    assert "guided" not in found.words() and found.to_json()["guided"] is None
+
+
+def test_the_better_networks_have_a_rho_of_their_own():
+    found, everything = make(0.5), make(0.5).overall.spearman
+    assert found.spearman == everything and found.to_json()["spearman"]
+    for part in (found.top_half, found.top_tenth):
+        assert part.spearman != everything
+        assert part.to_json()["spearman"] == part.spearman.to_json()
+
+
 def test_constant_scores_rank_nothing():
     found = make(0.1, depth=np.zeros(40))
     one = np.ones(20)

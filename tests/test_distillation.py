@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracle import LR, Cycle, sgd
 from scipy.special import log_softmax
+from supernets import BY_NAME
 
+from oneshot import Trainer
 from oneshot.distillation import AdaptiveAlphaDivergence, SoftCrossEntropy
-from oneshot.losses import next_token
+from oneshot.losses import SmoothedCrossEntropy, cross_entropy, next_token
 from oneshot.paths import Step, num_nodes, together
 from oneshot.strategies import Planned
 from oneshot.teaching import PairwiseRank, Teaching, check_plan, order_of
@@ -79,6 +82,36 @@ def test_tokens_are_distilled_and_labelled_at_once():
     both = SoftCrossEntropy(labels=1.0, hard=next_token)(student, targets, teacher)
     soft = SoftCrossEntropy()(student, targets, teacher)
     np.testing.assert_allclose(both, soft + next_token(student, targets), rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [SoftCrossEntropy, AdaptiveAlphaDivergence])
+def test_frames_count_alike_where_targets_are_shorter_sequences(make):
+    """Of CTC, whose padded targets may happen to be as long as its frames."""
+    rng = np.random.default_rng(1)
+    student, teacher = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    targets = np.array([[1, 2, -1, -1], [1, -1, -1, -1], [3, 2, 1, -1]])
+    loss = make(aligned=False)
+    want = loss(student, targets[:, :3], teacher)
+    np.testing.assert_array_equal(loss(student, targets, teacher), want)
+    assert not np.allclose(make()(student, targets, teacher), want)
+
+
+@pytest.mark.parametrize("named", [None, cross_entropy])
+def test_labels_of_students_have_the_trainers_loss_unless_another_is_named(named):
+    reference = BY_NAME["mixed"]
+    net, smooth = reference.make(), SmoothedCrossEntropy(0.3)
+    archs = reference.archs(net, 2)
+    plan = (Planned(archs[0], "teacher"), Planned(archs[1], "student"))
+    losses = []
+    for hard in (named, smooth if named is None else named):
+        teaching = Teaching(SoftCrossEntropy(labels=1.0, hard=hard))
+        strategy = Cycle((plan,))
+        trainer = Trainer(net, strategy, sgd, LR, loss=smooth, teaching=teaching)
+        state = trainer.init(0, reference.batch()[0])
+        losses.append(
+            float(trainer.step(state, reference.batch())[1].logged[1]["distillation"])
+        )
+    assert losses[0] == losses[1]
 
 
 def test_a_cut_ratio_bounds_the_gradient_of_what_a_student_misses():

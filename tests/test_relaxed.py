@@ -13,8 +13,13 @@ from scipy.stats import chisquare
 from supernets import BY_NAME, linear
 
 from oneshot import Data, Identity, OneOf, Supernet, checkpoint, fit
+from oneshot.freezing import Freeze
+from oneshot.losses import cross_entropy
+from oneshot.momentum import Separated
+from oneshot.rates import ComplexityAware
 from oneshot.relaxation import Mixture, Relaxation, discretized, run_mixture
 from oneshot.relaxed import RelaxedTrainer, halves
+from oneshot.supernet import Weights
 
 KEY = jax.random.key(3)
 
@@ -77,8 +82,11 @@ def test_gdas_draws_by_the_softmax_and_passes_its_gradient():
     values = [float(weight(logits, i)) for i in range(3)]
     np.testing.assert_allclose(sorted(values), [0, 0, 1], atol=1e-6)
     slopes = [jax.grad(weight)(logits, i)[0] for i in range(3)]
-    assert all(np.abs(s).max() > 0.01 for s in slopes)
-    np.testing.assert_allclose(np.sum(slopes, 0), 0, atol=1e-6)
+    # Those of the softmax of the noisy logits at the temperature, 5.
+    noise = jax.random.gumbel(jax.random.fold_in(KEY, 0), (3,))
+    soft = np.asarray(jax.nn.softmax((jax.nn.log_softmax(logits[0]) + noise) / 5))
+    want = (np.diag(soft) - np.outer(soft, soft)) / 5
+    np.testing.assert_allclose(slopes, want, atol=1e-6)
 
 
 def test_the_temperature_falls_in_equal_steps():
@@ -121,6 +129,52 @@ def useful(kind, steps=150):
         arch_optimizer=optax.adam(rates[kind], b1=0.5),
     )
     return trainer, weights_data
+
+
+def test_a_darts_step_moves_the_arch_by_its_own_batch_and_then_the_weights():
+    """First order: the arch by the old weights, then the weights by the new arch."""
+    trainer, data = useful("darts")
+    net, x = trainer.supernet, data.train.x[:32]
+    start = jax.device_get(trainer.init(0, x))
+    state, metrics = trainer.step(trainer.init(0, x), (x, data.train.y[:32]))
+    searched = trainer.search.batches(0, 32, trainer.engine)(0)
+    soft = trainer.relaxation
+
+    def loss(params, logits, batch):
+        mixture = soft.mixture(logits, jnp.int32(0), KEY)
+        weights = Weights(params, start.weights.state)
+        outputs = run_mixture(net, weights, mixture, batch[0], key=KEY)[0]
+        return jnp.mean(cross_entropy(outputs, batch[1]))
+
+    logits = [jnp.zeros(2), jnp.zeros(2)]
+    slopes = jax.grad(loss, 1)(start.weights.params, logits, searched)
+    adam = optax.adam(0.05, b1=0.5)
+    moves, _ = adam.update(slopes, adam.init(logits), logits)
+    logits = optax.apply_updates(logits, moves)
+    close(trainer.logits(state), jax.device_get(logits), 1e-5)
+    batch = x, data.train.y[:32]
+    value, own = jax.value_and_grad(loss)(start.weights.params, logits, batch)
+    assert metrics.host()["loss"] == pytest.approx(float(value), rel=1e-5)
+    norm = optax.tree.norm(own)
+    scale = min(1.0, 5.0 / float(norm))
+    make = sgd(0.1)
+    for module, params in start.weights.params.items():
+        scaled = jax.tree.map(lambda g: g * scale, own[module])
+        moves, _ = make.update(scaled, make.init(params), params)
+        close(state.weights.params[module], optax.apply_updates(params, moves), 1e-4)
+
+
+def test_what_would_be_ignored_is_refused():
+    trainer, _ = useful("darts")
+    net, rest = trainer.supernet, {"search": trainer.search}
+    apart = Separated(sgd, net.space, net.space.choices[0].name)
+    for optimizer, rate, words in (
+        (apart, 0.1, "`Separated` would be ignored"),
+        (Freeze(sgd, "stem/*"), 0.1, "`Freeze` would be ignored"),
+        (sgd, ComplexityAware(0.1, 10, sum, 1, 2), "is no one network"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            RelaxedTrainer(net, Relaxation(), optimizer, rate, **rest)
 
 
 @pytest.mark.parametrize("kind", ["darts", "gdas"])

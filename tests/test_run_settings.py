@@ -205,6 +205,18 @@ def test_adamw_decays_matrices_that_are_no_biases():
         np.testing.assert_array_equal(updates[name], 0)
 
 
+def test_sgd_decays_all_or_spares_what_adamw_spares():
+    square = np.ones((2, 2), np.float32)
+    params = {"kernel": square, "bias": square, "scale": square[0]}
+    zero = jax.tree.map(np.zeros_like, params)
+    for decay_all in (True, False):
+        make = sgd(0.0, 0.5, decay_all=decay_all)(0.1)
+        updates, _ = make.update(zero, make.init(params), params)
+        np.testing.assert_allclose(updates["kernel"], -0.05, rtol=1e-6)
+        for name in ("bias", "scale"):
+            np.testing.assert_allclose(updates[name], -0.05 * decay_all, rtol=1e-6)
+
+
 def test_muon_moves_all_directions_of_a_matrix_alike():
     transformation = muon(0.9)(0.1)
     rng = np.random.default_rng(0)

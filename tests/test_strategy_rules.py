@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from strategy_cases import (
     DEEP,
     LARGEST,
@@ -19,6 +21,9 @@ from strategy_cases import (
 from oneshot.space import Choice, SearchSpace
 from oneshot.strategies import (
     Attentive,
+    CostBinned,
+    DataImportance,
+    LossAware,
     OptionEffects,
     OptionMeans,
     Phase,
@@ -29,7 +34,11 @@ from oneshot.strategies import (
     Restricted,
     Sandwich,
     StrictFair,
+    Uniform,
+    WithExamples,
     ends,
+    even,
+    guided,
     split,
 )
 
@@ -82,6 +91,29 @@ def test_progressive_starts_at_the_largest_and_only_widens():
             assert all(index in options for index, options in pairs)
 
 
+@given(st.data())
+def test_no_schedule_narrows(data):
+    """Any schedule either only widens, or is refused."""
+    some = st.lists(st.sampled_from([3, 5]), min_size=1, max_size=2, unique=True)
+    phases = []
+    for steps in data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=4)):
+        names = data.draw(
+            st.lists(st.sampled_from(["k0", "k1", "k*", "op"]), max_size=3)
+        )
+        allowed = {
+            name: data.draw(st.one_of(st.none(), some)) if name != "op" else None
+            for name in names
+        }
+        phases.append(Phase(steps, allowed))
+    try:
+        strategy = Progressive(DEEP, LARGEST, phases)
+    except ValueError:
+        return
+    reached = [strategy.allowed(step) for step in range(15)]
+    for before, after in itertools.pairwise(reached):
+        assert all(set(x) <= set(y) for x, y in zip(before, after, strict=True))
+
+
 def test_progressive_students_have_their_teacher_elsewhere():
     strategy = Progressive(DEEP, LARGEST, PHASES, role="student", reduce="sum")
     assert {p[1:] for p in strategy.plan(None, 0, 30)} == {("student", 1.0)}
@@ -113,6 +145,61 @@ def test_restricted_keeps_the_rest_of_the_inner_plan():
     columns = np.array([p.arch for p in rounds.plan(None, 0, 0)]).T
     assert columns[0].tolist() == [1, 1, 1]
     assert sorted(columns[1]) == sorted(columns[2]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("held", [{"a": 1}, {"a": 1, "b": 2}])
+def test_held_options_make_nobody_its_own_teacher(held):
+    """A board's student may differ from its teacher in what is held only."""
+    plans, _ = run(Restricted(SQUARE, held, PriorityBoard(SQUARE, size=3)), 200)
+    taught = [plan for plan in plans if len(plan) == 2]
+    alone = [plan for plan in plans[20:] if len(plan) == 1]
+    assert taught and alone and all(plan[0].role == "labels" for plan in alone)
+    for teacher, student in taught:
+        assert (teacher.role, student.role) == ("teacher", "student")
+        assert teacher.arch != student.arch
+
+
+def test_a_teacher_keeps_those_students_that_differ():
+    inner = Sandwich(SQUARE, (0, 0, 0), (2, 2, 2), random=6)
+    plans = [
+        Restricted(SQUARE, {"a": 2, "b": 2}, inner).plan(None, 0, step)
+        for step in range(20)
+    ]
+    assert any(len(plan) < 8 for plan in plans)
+    for plan in plans:
+        assert plan[0] == ((2, 2, 2), "teacher", 1.0)
+        assert {p.arch for p in plan[1:]} <= {(2, 2, 0), (2, 2, 1)}
+
+
+# --- what is told of costs --------------------------------------------------------
+
+
+def test_strategies_say_what_they_are_told_of_costs():
+    plain = Uniform(DEEP), StrictFair(DEEP), PriorityBoard(DEEP), LossAware(DEEP)
+    assert {guided(strategy) for strategy in plain} == {None}
+    told = PriorPairs(DEEP, cost), CostBinned(DEEP, cost, even(3, 19, bins=4))
+    bounded = PriorityBoard(DEEP, cost=cost, maximum=12)
+    for strategy in (*told, bounded):
+        assert guided(strategy)
+    inner = told[1]
+    assert guided(Restricted(DEEP, {"depth": 2}, inner)) == guided(inner)
+    examples = WithExamples(inner, DataImportance(examples=4, steps=10))
+    assert guided(examples) == guided(inner)
+
+
+# --- trials ------------------------------------------------------------------------
+
+
+def test_loss_aware_sampling_starts_from_trials():
+    trials = [((0, 0, 0), 1.0), ((1, 1, 1), 2.0), ((2, 2, 2), 3.0)]
+    strategy = LossAware(SQUARE, temperature=0.5, history=trials)
+    for row in strategy.probabilities(strategy.init()):
+        assert (np.diff(row) < 0).all()
+    fresh = LossAware(SQUARE, temperature=0.5)
+    for row in fresh.probabilities(fresh.init()):
+        np.testing.assert_allclose(row, 1 / 3)
+    with pytest.raises(ValueError):
+        LossAware(SQUARE, history=[((0, 0, 7), 1.0)])
 
 
 # --- the board of good paths ------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from strategy_cases import DEEP, LARGEST, PHASES, SMALLEST, SQUARE, cost, run
 
-from oneshot.space import Choice, SearchSpace
+from oneshot.space import Choice, Commuting, SearchSpace
 from oneshot.strategies import (
     Attentive,
     CostBinned,
@@ -18,6 +18,7 @@ from oneshot.strategies import (
     LossAware,
     PathImportance,
     PriorityBoard,
+    PriorPairs,
     Progressive,
     Restricted,
     Sandwich,
@@ -65,6 +66,41 @@ def test_uniform_fillings_of_a_sandwich_and_drawn_paths_of_a_board():
     archs = [p.arch for s in range(DRAWS) for p in strategy.plan(None, 5, s)[2:]]
     frequencies_are(archs, uniform(DEEP))
     frequencies_are(drawn(PriorityBoard(DEEP)), uniform(DEEP))
+
+
+def sorts_of(space, over):
+    """Return each distinct network with its probability under `over`."""
+    kinds = {"canonical": space.canonical, "paths": space.path_key}
+    if over == "archs":
+        return {arch: 1 / space.size for arch in space.enumerate("archs")}
+    found = {kinds[over](arch) for arch in space.enumerate("archs")}
+    return {arch: 1 / len(found) for arch in found}
+
+
+COMMUTING = SearchSpace(
+    [Choice(name, ("id", "a", "b")) for name in "xyz"],
+    symmetry=Commuting((("x", "y", "z"),)),
+)
+
+
+@pytest.mark.parametrize(
+    "space, over",
+    [(COMMUTING, "canonical"), (COMMUTING, "archs"), (DEEP, "paths"), (DEEP, "archs")],
+)
+def test_drawn_networks_are_uniform_over_what_is_asked_for(space, over):
+    """Of whole networks rather than of each choice: `over` decides how they go
+    together."""
+    want = sorts_of(space, over)
+    ends = next(iter(space.enumerate("archs"))), list(space.enumerate("archs"))[-1]
+    sandwich = Sandwich(space, *ends, over=over)
+    filled = [p.arch for s in range(DRAWS) for p in sandwich.plan(None, 5, s)[2:]]
+    pairs = drawn(PriorPairs(space, sum, over=over))
+    for archs in (drawn(Uniform(space, over)), filled, pairs):
+        found = collections.Counter(archs)
+        assert set(found) <= set(want)
+        counts = np.array([found[arch] for arch in want])
+        shares = np.array(list(want.values()))
+        assert chisquare(counts, shares * len(archs)).pvalue > SURE
 
 
 @pytest.mark.parametrize("step", [0, 4, 9])

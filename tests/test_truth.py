@@ -10,7 +10,7 @@ from rich.console import Console
 
 from benchmarks import truth
 from benchmarks.mixers import CONTEXT, VOCABULARY, mixers
-from benchmarks.truth_spaces import TRUTHS, spoken_vit, number
+from benchmarks.truth_spaces import TRUTHS, number, spoken_vit
 
 
 def test_all_networks_differ_and_see_the_past_only():
@@ -39,14 +39,19 @@ def test_a_stopped_table_goes_on_and_says_what_it_is_worth(
     assert len(lines) == 5
     table.write_text("".join(lines[:3]) + lines[3][:9])  # killed while it wrote
     truth.train(table, space, console)
-    again = truth.rows_of(table, 2)
+    again = truth.rows_of(table, space)
     assert [row["loss"] for row in again] == [line.split(",")[6] for line in lines[1:]]
     found = truth.summary(table, space)
     assert found["networks"] == 2 and found["seeds"] == 2
     assert 3 < found["loss_best"] <= found["loss_worst"] < 6
     assert abs(found["best_trivial"]) <= 1 and not found["fit_as_truth"]
-    with pytest.raises(ValueError, match="for 2 steps, but 3 were"):
-        truth.rows_of(table, 3)
+    for other in (
+        dataclasses.replace(space, steps=3),
+        dataclasses.replace(space, data=TRUTHS["vit"].data),
+        dataclasses.replace(space, make=spoken_vit),
+    ):
+        with pytest.raises(ValueError, match="of another space, or trained by other"):
+            truth.rows_of(table, other)
     table.write_text(lines[0] + lines[1])
     with pytest.raises(ValueError, match="no network with all 2 seeds"):
         truth.truth(table, space)

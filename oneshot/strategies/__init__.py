@@ -20,6 +20,7 @@ from oneshot.strategies.plans import Planned as Planned
 from oneshot.strategies.plans import Reduce as Reduce
 from oneshot.strategies.plans import Role as Role
 from oneshot.strategies.plans import Strategy as Strategy
+from oneshot.strategies.plans import guided as guided
 from oneshot.strategies.progressive import Phase as Phase
 from oneshot.strategies.progressive import Progressive as Progressive
 from oneshot.strategies.sandwich import Sandwich as Sandwich

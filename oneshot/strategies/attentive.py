@@ -35,8 +35,9 @@ class Attentive:
     nearest of `tries` take their place; `candidates` says how far off they are.
 
     Without `predict`, quality is minus the loss that `OptionEffects` predicts from the
-    losses of this run's smallest and picked archs; then `observe` waits for the device
-    at every step, and the paths of the first steps are picked at random.
+    losses of this run's smallest and picked archs, where the paper compares the trials'
+    losses on the step's batch; then `observe` waits for the device at every step, and
+    the paths of the first steps are picked at random.
 
     Args:
       space: The space to draw from.
@@ -115,6 +116,11 @@ class Attentive:
             rng, self.space, self.cost, target, n=self.trials, tries=self.tries
         )
 
+    @property
+    def guided(self) -> str:
+        """What the supernet is told, in words."""
+        return "paths drawn by their cost"
+
     def init(self) -> Any:
         return self.effects.init() if self.predict is None else None
 
@@ -128,7 +134,7 @@ class Attentive:
         """Return the next state; without `predict` this waits for the device."""
         if self.predict is not None:
             return state
-        # The largest is left out: as the teacher its loss is of another kind.
+        # The largest is left out: its loss is that of being trained at every step.
         archs = [p.arch for p in plan[1:]]
         losses = [float(one["loss"]) for one in metrics.logged[1:]]
         return self.effects.update(state, archs, losses)

@@ -27,7 +27,8 @@ class PriorityBoard:
     The board holds `size` paths with the best scores. Until it is full, random paths
     are trained alone on the labels. A score is the loss of a path when it was drawn,
     minus the running mean of the losses of drawn paths in the same role: losses fall as
-    training goes on, and those of students are of another kind than those of labels.
+    training goes on, and a path that follows a teacher has another loss on the labels
+    than one that follows them.
 
     Where this departs from the paper:
 
@@ -35,6 +36,8 @@ class PriorityBoard:
       teacher is the member that shares most options with the student, or the best.
     - There the teacher only gives its outputs. Here it is trained on the labels in the
       same step, as all teachers of plans are.
+    - There a student learns from its teacher and from the labels. Here it follows the
+      teacher alone, unless the trainer's `Teaching` is SoftCrossEntropy(labels=1).
     - There scores are accuracies of their time. Here they are relative, and fade by
       `forget` a step, so that a lucky batch does not hold its place for good.
 
@@ -87,6 +90,11 @@ class PriorityBoard:
                 "A bound on the board is a `cost` and its `maximum`, but got only "
                 f"{'a maximum' if self.cost is None else 'a cost'}."
             )
+
+    @property
+    def guided(self) -> str | None:
+        """What the supernet is told, in words."""
+        return None if self.cost is None else "teachers chosen by their cost"
 
     def init(self) -> dict[str, Any]:
         means = {"labels": [0.0, 0], "student": [0.0, 0]}  # of losses, and how many

@@ -72,6 +72,11 @@ class CostBinned:
         [near] = draw_near(rng, self.space, self.cost, target, tries=self.tries)
         return i, near
 
+    @property
+    def guided(self) -> str:
+        """What the supernet is told, in words."""
+        return "paths drawn by their cost"
+
     def init(self) -> None:
         return None
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from oneshot.space import Arch, SearchSpace
 from oneshot.strategies.pairs import PriorPairs
-from oneshot.strategies.plans import Plan, Strategy
+from oneshot.strategies.plans import Plan, Strategy, guided
 from oneshot.strategies.uniform import Uniform
 from oneshot.strategies.with_examples import WithExamples
 
@@ -27,8 +27,9 @@ class Restricted:
     """The plans of another strategy with some choices held at one option.
 
     Each planned arch gets those options in place of its own, so uniform archs stay
-    uniform over the restricted space, and strictly fair rounds stay fair. What the
-    inner strategy observes are the archs that were trained. Costs it aims at and
+    uniform over the restricted space, and strictly fair rounds stay fair. A student
+    that the held options make equal to its teacher learns from the labels instead. What
+    the inner strategy observes are the archs that were trained. Costs it aims at and
     weights it gives are those of the archs before: `CostBinned` misses its bins, and
     `PathImportance` is no longer unbiased where a held choice decides what is read.
 
@@ -89,12 +90,31 @@ class Restricted:
             out[i] = wanted[i]
         return tuple(out)
 
+    @property
+    def guided(self) -> str | None:
+        """What the supernet is told, in words."""
+        return guided(self._inner)
+
     def init(self) -> Any:
         return self._inner.init()
 
     def plan(self, state: Any, seed: int, step: int) -> Plan:
         plan = self._inner.plan(state, seed, step)
-        return tuple(p._replace(arch=self.held(p.arch)) for p in plan)
+        held = tuple(p._replace(arch=self.held(p.arch)) for p in plan)
+        return self._without_own_teachers(held)
+
+    def _without_own_teachers(self, plan: Plan) -> Plan:
+        """Return a plan in which nobody is taught by itself, for nothing."""
+        key = self.space.path_key
+        teachers = [key(p.arch) for p in plan if p.role == "teacher"]
+        students = [p for p in plan if p.role == "student"]
+        own = [p for p in students if key(p.arch) in teachers]
+        if not own:
+            return plan
+        if len(own) < len(students):  # the teacher has others, and trains on the labels
+            return tuple(p for p in plan if p not in own)
+        rest = tuple(p for p in plan if p.role not in ("teacher", "student"))
+        return *rest, own[-1]._replace(role="labels")
 
     def observe(self, state: Any, plan: Plan, metrics: Any) -> Any:
         return self._inner.observe(state, plan, metrics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ class LossAware:
     It trains what will be searched for, and by that it favours it: the ranking of
     archs that were seldom drawn gets worse. `observe` waits for the device.
 
+    The losses seen are those of training; with a `history` of trials, such as those of
+    a search by the weights so far, the first steps know them, too.
+
     Args:
       space: The space to draw from.
       temperature: Above 0, in units of the loss: an option whose effect is this much
@@ -35,6 +39,7 @@ class LossAware:
       rate: Of the moving means of option effects, in (0, 1].
       paths: Paths a step, at least 1.
       reduce: "mean" weighs each path by 1 / paths; "sum" by 1.
+      history: Archs and losses of trials, the oldest first, to start from.
 
     Raises:
       ValueError: If an argument is out of range.
@@ -54,6 +59,7 @@ class LossAware:
     rate: float = 0.02
     paths: int = 1
     reduce: Reduce = "mean"
+    history: Sequence[tuple[Arch, float]] = ()
 
     def __post_init__(self):
         path_weight(self.reduce, 1)
@@ -64,6 +70,8 @@ class LossAware:
                 f"path or more, but got temperature={self.temperature}, explore="
                 f"{self.explore} and paths={self.paths}."
             )
+        for arch, _ in self.history:
+            self.space.check(arch)
 
     @functools.cached_property
     def effects(self) -> OptionEffects:
@@ -86,7 +94,8 @@ class LossAware:
         return [_softmax(-e / self.temperature) for e in self.effects.effects(state)]
 
     def init(self) -> Any:
-        return self.effects.init()
+        archs, losses = [arch for arch, _ in self.history], [v for _, v in self.history]
+        return self.effects.update(self.effects.init(), archs, losses)
 
     def plan(self, state: Any, seed: int, step: int) -> Plan:
         rng = np.random.default_rng([seed, ARCHS, step])

@@ -48,6 +48,11 @@ class PriorPairs:
     def __post_init__(self):
         path_weight(self.reduce, 1)
 
+    @property
+    def guided(self) -> str:
+        """What the supernet is told, in words."""
+        return "pairs of paths in the order of a prior"
+
     def init(self) -> None:
         return None
 

@@ -38,6 +38,8 @@ class Strategy(Protocol):
     Numpy arrays in a state are saved as lists, and come back so.
 
     Three functions without side effects: a state that was handed out is not changed.
+    A strategy whose plans depend on costs or another prior says so by an attribute
+    `guided`, in words.
     """
 
     def init(self) -> Any:
@@ -51,6 +53,11 @@ class Strategy(Protocol):
     def observe(self, state: Any, plan: Plan, metrics: Any) -> Any:
         """Return the next state; reading `metrics` waits for the device."""
         ...
+
+
+def guided(strategy: Strategy) -> str | None:
+    """Return what a strategy's plans know of costs or another prior, in words."""
+    return getattr(strategy, "guided", None)
 
 
 def path_weight(reduce: Reduce, n: int) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from oneshot.strategies.data_importance import DataImportance
-from oneshot.strategies.plans import Plan, Strategy
+from oneshot.strategies.plans import Plan, Strategy, guided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,11 @@ class WithExamples:
 
     inner: Strategy
     examples: DataImportance
+
+    @property
+    def guided(self) -> str | None:
+        """What the supernet is told, in words."""
+        return guided(self.inner)
 
     def init(self) -> Any:
         return {"paths": self.inner.init(), "examples": self.examples.init()}
