@@ -7,7 +7,8 @@
 Networks are drawn uniformly and without repetition from a space of
 `benchmarks.truth_spaces`; each is trained alone from fresh weights with each of three
 seeds, and its loss taken on test examples, which supernets never see. Every network of
-every seed trains with the same steps, batch size and learning rate. Rows are added to
+every seed trains with the same steps, batch size and learning rate; on accelerators all
+seeds of a network train at once, on CPUs one after the other. Rows are added to
 the table as they end, so a run that is stopped goes on; half-trained networks are
 trained again.
 
@@ -23,7 +24,7 @@ import csv
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from rich.console import Console
 from benchmarks import results
 from benchmarks.network_truth import NetworkTruth, first_of_a_permutation
 from benchmarks.truth_spaces import TRUTHS, TruthSpace, number
+from benchmarks.truth_together import losses_together
 from oneshot.correlations import kendall_tau
 from oneshot.costs import Costs
 from oneshot.evaluate import Evaluator
@@ -79,10 +81,25 @@ class Alone:
         self.costs = Costs(self.net, self.data.train.x[:1])
         self.fingerprint = space.fingerprint
 
-    def row(self, arch: Arch, seed: int) -> dict[str, Any]:
-        """Return what the table holds of a network trained alone."""
-        start = time.perf_counter()
-        found = self.loss(arch, seed)
+    def rows(
+        self, arch: Arch, seeds: Sequence[int], together: bool
+    ) -> Iterator[dict[str, Any]]:
+        """Give what the table holds of a network trained from each of some seeds."""
+        groups = [list(seeds)] if together else [[seed] for seed in seeds]
+        for some in groups:
+            start = time.perf_counter()
+            own = [number(self.net, arch) + 100_000 * seed for seed in some]
+            if together:
+                found = losses_together(self, arch, own)
+            else:
+                found = [self.loss(arch, one) for one in own]
+            each = (time.perf_counter() - start) / len(some)
+            for seed, loss in zip(some, found, strict=True):
+                yield self._row(arch, seed, loss, each)
+
+    def _row(
+        self, arch: Arch, seed: int, loss: float, seconds: float
+    ) -> dict[str, Any]:
         return {
             "arch": "".join(map(str, arch)),
             "seed": seed,
@@ -90,17 +107,17 @@ class Alone:
             "params": self.costs.params(arch),
             "macs": self.costs.macs(arch),
             "depth": self.space.depth(self.net, arch),
-            "loss": f"{found:.5f}",
-            "seconds": f"{time.perf_counter() - start:.2f}",
+            "loss": f"{loss:.5f}",
+            "seconds": f"{seconds:.2f}",
             "space": self.fingerprint,
         }
 
     def loss(self, arch: Arch, seed: int) -> float:
-        """Return the held-out loss of a network trained alone."""
+        """Return the held-out loss of a network whose weights and batches follow from a
+        number."""
         trainer = self.trainer.with_strategy(Fixed(arch), self.rate)
-        own = number(self.net, arch) + 100_000 * seed
-        weights = self.init(jax.random.key(own))
-        state = trainer.init(own, self.x, Weights(*weights))
+        weights = self.init(jax.random.key(seed))
+        state = trainer.init(seed, self.x, Weights(*weights))
         how = {"batch_size": self.space.batch}
         for last, _ in fit(trainer, state, self.data, self.space.steps, **how):
             state = last
@@ -135,8 +152,17 @@ def rows_of(table: Path, space: TruthSpace) -> list[dict[str, str]]:
     return rows
 
 
-def train(table: Path, space: TruthSpace, console: Console) -> None:
-    """Add the rows that a table lacks, one network after the other."""
+def train(
+    table: Path, space: TruthSpace, console: Console, together: bool = False
+) -> None:
+    """Add the rows that a table lacks, one network after the other.
+
+    Args:
+      table: The file.
+      space: What to train.
+      console: Where progress goes.
+      together: Whether the seeds of a network train at once.
+    """
     _drop_half_a_row(table)
     todo = list(_missing(table, drawn(space), space))
     if not todo:
@@ -146,12 +172,13 @@ def train(table: Path, space: TruthSpace, console: Console) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         if new:
             writer.writeheader()
-        for i, (arch, seed) in enumerate(todo):
-            row = alone.row(arch, seed)
-            writer.writerow(row)
-            file.flush()
-            if i % 20 == 0:
-                console.print(f"{len(todo) - i} to go: {row['arch']} {row['loss']}")
+        for i, (arch, seeds) in enumerate(todo):
+            for row in alone.rows(arch, seeds, together):
+                writer.writerow(row)
+                file.flush()
+                if i % 10 == 0 and row["seed"] == seeds[0]:
+                    left = len(todo) - i
+                    console.print(f"{left} to go: {row['arch']} {row['loss']}")
 
 
 def _drop_half_a_row(table: Path) -> None:
@@ -162,12 +189,14 @@ def _drop_half_a_row(table: Path) -> None:
 
 def _missing(
     table: Path, archs: list[Arch], space: TruthSpace
-) -> Iterator[tuple[Arch, int]]:
+) -> Iterator[tuple[Arch, list[int]]]:
+    """Give the networks that lack seeds, with those, in order, so that what is there is
+    of whole networks."""
     have = {(row["arch"], row["seed"]) for row in rows_of(table, space)}
-    for arch in archs:  # all seeds of one network, so that what is there is complete
-        for seed in range(space.seeds):
-            if ("".join(map(str, arch)), str(seed)) not in have:
-                yield arch, seed
+    for arch in archs:
+        own, seeds = "".join(map(str, arch)), range(space.seeds)
+        if lacking := [seed for seed in seeds if (own, str(seed)) not in have]:
+            yield arch, lacking
 
 
 def truth(table: Path, space: TruthSpace) -> NetworkTruth:
@@ -229,6 +258,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--space", choices=TRUTHS, default="mixers")
     parser.add_argument("--table", type=Path, help="by default under runs/")
+    parser.add_argument(
+        "--together",
+        action=argparse.BooleanOptionalAction,
+        default=jax.default_backend() != "cpu",
+        help="train all seeds of a network at once, as accelerators do",
+    )
     parser.add_argument("--networks", type=int, help="fewer, to try it out")
     parser.add_argument("--data", type=Path, help="folder of data files")
     parser.add_argument("--json", type=Path)
@@ -241,7 +276,7 @@ def main() -> None:
         space = dataclasses.replace(space, networks=options.networks)
     table = options.table or Path("runs") / f"truth_{options.space}.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
-    train(table, space, console)
+    train(table, space, console, options.together)
     found = summary(table, space)
     for name, value in found.items():
         console.print(f"{name:20} {value}")

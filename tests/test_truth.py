@@ -57,6 +57,17 @@ def test_a_stopped_table_goes_on_and_says_what_it_is_worth(
         truth.truth(table, space)
 
 
+@pytest.mark.slow
+def test_seeds_together_train_as_they_do_alone(data_dir, monkeypatch):
+    monkeypatch.setenv("ONESHOT_DATA", str(data_dir))
+    space = dataclasses.replace(TRUTHS["mixers"], steps=4, clip=0.5)
+    alone, arch = truth.Alone(space), (0, 1, 2, 3, 4, 0)
+    apart = [float(row["loss"]) for row in alone.rows(arch, (0, 1), together=False)]
+    once = [float(row["loss"]) for row in alone.rows(arch, (0, 1), together=True)]
+    np.testing.assert_allclose(once, apart, atol=2e-4)
+    assert abs(apart[0] - apart[1]) > 1e-3
+
+
 def test_archs_are_numbered_apart():
     net = spoken_vit()
     archs = list(net.space.enumerate("archs"))
