@@ -61,8 +61,9 @@ def test_devices_and_processes_train_as_one_device_does(dtype, tmp_path):
             else:
                 np.testing.assert_allclose(got[name][:10], want[name][:10], rtol=1e-4)
         if dtype == "float32":
-            last = [one[name][-20:].mean() for one in (spread[0], want)]
-            assert abs(last[0] - last[1]) < 0.05
+            last, one = (found[name][-20:].mean() for found in (spread[0], want))
+            others = want[f"{name}_seeds"][:, -20:].mean(axis=1)
+            assert abs(last - one) < np.std([one, *others], ddof=1)
     if dtype == "float32":  # weights split over the devices, also of two processes
         for got, parts in zip(spread, (4, 2), strict=False):
             np.testing.assert_allclose(got["sharded"], want["sharded"], rtol=1e-4)
