@@ -7,8 +7,8 @@ Each recipe trains a supernet, then scores every network of the truth by its los
 held-out data by inherited weights, training examples recalibrating BatchNorm. The space
 is NAS-Bench-Macro's, its truth the table's mean accuracy of three seeds of the
 canonical codes, its data CIFAR-10: 10,000 images to train on, 2,000 test images to rank
-by. A recipe may take 45 minutes on two cores, training and scoring together (`--images
-50000`: 2.5 hours). `--space` names others (`benchmarks.ranking_spaces`). Recipes are
+by. A recipe may take 45 minutes on two cores, or 90 of processor time, training and
+scoring together (`--images 50000`: 2.5 hours). `--space` names others (`benchmarks.ranking_spaces`). Recipes are
 compared on networks fixed by seed 0 (`choosing`), 1,000 of NAS-Bench-Macro's, and
 reported on the others and on all.
 

@@ -14,7 +14,8 @@ def table(found: Mapping[str, Any]) -> str:
     lines = [
         f"Kendall's tau with {found['truth']}:",
         "",
-        "| recipe | tau (95 %) | seeds | better half | given multiply-adds | minutes |",
+        "| recipe | tau (95 %) | seeds | better half | given multiply-adds | processor "
+        "minutes |",
         "|---|---|---|---:|---:|---:|",
     ]
     for label, words in (("", ""), ("50k_", ", 50,000 images")):
@@ -72,7 +73,7 @@ def _line(words: str, own: Mapping[str, Any], part: str) -> str:
         seeds,
         _number(own["top_half_tau"]),
         _number(own["partial_tau"]),
-        f"{own['minutes']:.0f}" if "minutes" in own else "",
+        f"{own['cpu_minutes']:.0f}" if "cpu_minutes" in own else "",
     )
     return f"| {' | '.join(cells)} |"
 

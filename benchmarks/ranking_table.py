@@ -216,7 +216,15 @@ def best_of(found: list[Found], truth: NetworkTruth, label: str) -> dict[str, An
 def show(found: list[Found], truth: NetworkTruth, without: Mapping[str, Any]) -> Table:
     """Return the table of all recipes, what ranks for free (`free`) below them."""
     few = f"on {len(truth.choosing):,}"
-    columns = ("recipe", "tau", few, "best rule", "top half", "partial | macs", "min")
+    columns = (
+        "recipe",
+        "tau",
+        few,
+        "best rule",
+        "top half",
+        "partial | macs",
+        "cpu min",
+    )
     table = Table(*columns, title=f"Kendall's tau with {truth.words}")
     for one in found:
         prefix = f"{one.name}_"
@@ -228,7 +236,7 @@ def show(found: list[Found], truth: NetworkTruth, without: Mapping[str, Any]) ->
             f"{one.rule}: {float(one.taus(one.rule).mean()):.3f}",
             _shown(own["top_half_tau"]),
             _shown(own["partial_tau"]),
-            f"{own['minutes']:.1f}",
+            f"{own['cpu_minutes']:.1f}",
         )
     for field, words in _free_words(truth).items():
         tau, half = (without[f"free_{field}_{part}"] for part in ("tau", "top_half"))
