@@ -8,9 +8,9 @@ held-out data by inherited weights, training examples recalibrating BatchNorm. T
 is NAS-Bench-Macro's, its truth the table's mean accuracy of three seeds of the
 canonical codes, its data CIFAR-10: 10,000 images to train on, 2,000 test images to rank
 by. A recipe may take 45 minutes on two cores, or 90 of processor time, training and
-scoring together (`--images 50000`: 2.5 hours). `--space` names others (`benchmarks.ranking_spaces`). Recipes are
-compared on networks fixed by seed 0 (`choosing`), 1,000 of NAS-Bench-Macro's, and
-reported on the others and on all.
+scoring together (`--images 50000`: 2.5 hours). `--space` names others
+(`benchmarks.ranking_spaces`). Recipes are compared on networks fixed by seed 0
+(`choosing`), 1,000 of NAS-Bench-Macro's, and reported on the others and on all.
 
 A run that is stopped goes on where it was: checkpoints are kept under `--directory`,
 scores of finished recipes under `--scores`, by default beside them. The table is of all

@@ -214,17 +214,12 @@ def best_of(found: list[Found], truth: NetworkTruth, label: str) -> dict[str, An
 
 
 def show(found: list[Found], truth: NetworkTruth, without: Mapping[str, Any]) -> Table:
-    """Return the table of all recipes, what ranks for free (`free`) below them."""
+    """Return the table of all recipes, what ranks for free (`free`) below them.
+
+    Its minutes are those of processor time.
+    """
     few = f"on {len(truth.choosing):,}"
-    columns = (
-        "recipe",
-        "tau",
-        few,
-        "best rule",
-        "top half",
-        "partial | macs",
-        "cpu min",
-    )
+    columns = "recipe", "tau", few, "best rule", "top half", "given macs", "minutes"
     table = Table(*columns, title=f"Kendall's tau with {truth.words}")
     for one in found:
         prefix = f"{one.name}_"
