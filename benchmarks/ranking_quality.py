@@ -16,7 +16,7 @@ A run that is stopped goes on where it was: checkpoints are kept under `--direct
 scores of finished recipes under `--scores`, by default beside them. The table is of all
 recipes with scores there; scores of a recipe that has been changed since are refused.
 `--short 0.2` trains a fifth as long and scores the networks to choose by only, on a
-quarter of the examples, to try recipes; what it finds is kept apart and not written.
+fifth of the examples, to try recipes; what it finds is kept apart and not written.
 
 The best recipe and rule of scoring (`benchmarks.scoring_rules`) are chosen by the mean
 over supernet seeds on the networks to choose by; `best_reporting_tau` is of networks
@@ -116,9 +116,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _fewer(truth: NetworkTruth, data: Data) -> tuple[NetworkTruth, Data]:
-    """Return the networks to choose by, and a quarter of the examples to score on."""
+    """Return the networks to choose by, and a fifth of the examples to score on."""
     x, y = data.validate
-    n = len(x) // 4
+    n = len(x) // 5
     few = dataclasses.replace(data, validate=Split(x[:n], y[:n]), _on_device={})
     return truth.only(truth.choosing), few
 

@@ -18,17 +18,20 @@ from benchmarks.fingerprints import fingerprint
 from benchmarks.ranking_recipes import Recipe, Settings, digest
 from benchmarks.ranking_spaces import RankedSpace
 from benchmarks.ranking_trainers import trainer_of
-from benchmarks.scoring_rules import TEMPERATURES, kept, scoring_metrics
+from benchmarks.scoring_rules import kept, scoring_metrics
 from oneshot import checkpoint
 from oneshot.augment import compose, shrink
 from oneshot.averaging import averages
 from oneshot.data import Data
 from oneshot.evaluate import Evaluator
+from oneshot.features import with_features
 from oneshot.fitting import fit
 from oneshot.relaxed import RelaxedTrainer
+from oneshot.resources import Resources
 from oneshot.train import Trainer, TrainState
 
 SAVE_SECONDS = 120
+CHUNK = 512  # examples whose features are compared with each other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Run:
         data = self.data
         examples = fingerprint(data.train, data.calibrate, data.validate)
         archs = self.archs.tolist()
-        return digest(self.recipe, self.settings, examples, TEMPERATURES, archs)
+        rules = scoring_metrics(self.space.metrics)
+        return digest(self.recipe, self.settings, examples, rules, archs)
 
     def check(self, found: str, where: Path) -> None:
         """Raise if what is kept somewhere is of another run.
@@ -184,7 +188,10 @@ def scored(run: Run, console: Console) -> None:
     weights = state.weights if run.recipe.average is None else averages(state)
     metrics = scoring_metrics(run.space.metrics)
     evaluator = Evaluator(
-        trainer.supernet, run.data, loss=metrics, engine=trainer.engine
+        with_features(trainer.supernet, pool=run.space.pool),
+        run.data,
+        loss=metrics,
+        resources=Resources(chunk=CHUNK),
     )
     found = evaluator(weights, [tuple(arch) for arch in run.archs.tolist()])
     arrays: dict[str, Any] = kept({name: found.mean(name) for name in metrics})

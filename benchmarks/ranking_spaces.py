@@ -32,6 +32,8 @@ class RankedSpace:
       metrics: Losses by name; networks are ranked by "loss".
       settings: Of training.
       recipes: Those that are compared unless others are asked for.
+      pool: Whether what the head is given is averaged over places or tokens to compare
+        features; not where each token has a target.
     """
 
     make: Callable[[], Supernet]
@@ -40,6 +42,7 @@ class RankedSpace:
     metrics: Mapping[str, Metric]
     settings: Settings
     recipes: tuple[str, ...]
+    pool: bool = True
 
 
 def tiny_cells() -> Supernet:
@@ -59,18 +62,20 @@ def some_cells(folder: Path | None) -> NetworkTruth:
 
 
 def fewer_images(folder: Path | None, number: int) -> Data:
-    """Return images of which 500 score and 128 recalibrate: a cell is many layers."""
+    """Return images of which 512 score and 128 recalibrate: a cell is many layers."""
     data = images(folder, number)
     scored, recalibrating = (
         Split(part.x[:n], part.y[:n])
-        for part, n in ((data.validate, 500), (data.calibrate, 128))
+        for part, n in ((data.validate, 512), (data.calibrate, 128))
     )
     return dataclasses.replace(
         data, validate=scored, calibrate=recalibrating, _on_device={}
     )
 
 
-def ours(name: str, settings: Settings, recipes: tuple[str, ...]) -> RankedSpace:
+def ours(
+    name: str, settings: Settings, recipes: tuple[str, ...], pool: bool = True
+) -> RankedSpace:
     """Return a space whose truth is a table of our own."""
     space, table = TRUTHS[name], RESULTS / f"truth_{name}.csv"
     return RankedSpace(
@@ -80,6 +85,7 @@ def ours(name: str, settings: Settings, recipes: tuple[str, ...]) -> RankedSpace
         metrics=space.metrics,
         settings=settings,
         recipes=recipes,
+        pool=pool,
     )
 
 
@@ -116,6 +122,7 @@ SPACES: dict[str, RankedSpace] = {
             6_000, 6e-3, batch=32, decay=0.1, clip=1.0, optimizer="adamw", over="paths"
         ),
         (*_MANY, "darts", "gdas"),
+        pool=False,
     ),
     "cell201": RankedSpace(
         tiny_cells,

@@ -5,7 +5,12 @@
 - "calibrated": the loss at the temperature that suits each network best. The head is
   shared, so a network's logits may be too large or too small for it, which training it
   alone would mend.
-- "smoothed", "calibrated, smoothed": see `benchmarks.smoothing`.
+- "refitted": the squared error of a linear head that is fitted to each network's own
+  features, all other scored examples at a time; see `oneshot.features.Refitted`.
+- "alignment": how well classes lie apart in the features; see
+  `oneshot.features.Alignment`.
+- "smoothed" and "alignment, smoothed": of losses, and of alignments; see
+  `benchmarks.smoothing`.
 
 None knows the truth, or what networks cost.
 """
@@ -19,6 +24,7 @@ import jax
 import numpy as np
 
 from benchmarks.smoothing import smoothed
+from oneshot.features import Alignment, OfOutputs, Refitted
 from oneshot.losses import Metric
 
 # Evenly apart in their logarithm; so near that a parabola errs by less than 0.001.
@@ -43,17 +49,20 @@ class AtTemperature:
 
 
 def scoring_metrics(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
-    """Return a space's metrics and its loss at several temperatures."""
+    """Return what scores a supernet `with_features`: a space's metrics, its loss at
+    several temperatures, and metrics of features."""
     hot = {_name(t): AtTemperature(metrics["loss"], t) for t in TEMPERATURES}
-    return {**metrics, **hot}
+    plain = {name: OfOutputs(metric) for name, metric in {**metrics, **hot}.items()}
+    return {**plain, "refitted": Refitted(), "alignment": Alignment()}
 
 
 def kept(means: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return what is kept of the means [n] of `scoring_metrics`, as float32."""
     at = np.stack([means[_name(t)] for t in TEMPERATURES])
     out = {"loss": means["loss"], "calibrated": least_along(at)}
-    if "accuracy" in means:
-        out["accuracy"] = means["accuracy"]
+    for name in ("accuracy", "refitted", "alignment"):
+        if name in means:
+            out[name] = means[name]
     return {name: values.astype(np.float32) for name, values in out.items()}
 
 
@@ -66,11 +75,12 @@ def scores_by_rule(
       means: What `kept` returned.
       archs: The networks, [n, choices].
     """
-    out = {name: -means[name].astype(float) for name in ("loss", "calibrated")}
+    losses = ("loss", "calibrated", "refitted", "alignment")
+    out = {name: -means[name].astype(float) for name in losses}
     if "accuracy" in means:
         out["accuracy"] = means["accuracy"].astype(float)
     out["smoothed"] = smoothed(archs, out["loss"])
-    out["calibrated, smoothed"] = smoothed(archs, out["calibrated"])
+    out["alignment, smoothed"] = smoothed(archs, out["alignment"])
     return out
 
 

@@ -240,9 +240,16 @@ def _same_arrays(a: Any, b: Any) -> bool:
 
 
 def _chunks(split: Split, size: int) -> list[Split]:
-    """Cut a split into chunks of one size, the last filled up with its last example."""
-    parts = []
-    for start in range(0, len(split.x), size):
-        places = np.minimum(np.arange(start, start + size), len(split.x) - 1)
-        parts.append(Split(split.x[places], split.y[places]))
+    """Cut a split into chunks of one size, the last filled up with its last example.
+
+    Nothing is kept of what fills up. Its targets are -1 where they are integers, so
+    that metrics that compare examples with each other can tell it, as padding.
+    """
+    parts, n = [], len(split.x)
+    for start in range(0, n, size):
+        places = np.arange(start, start + size)
+        x, y = (a[np.minimum(places, n - 1)] for a in split)
+        if np.issubdtype(y.dtype, np.signedinteger):
+            y[places >= n] = -1
+        parts.append(Split(x, y))
     return parts

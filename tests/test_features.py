@@ -1,0 +1,114 @@
+"""Scores by features: alignment and refitted heads against their definitions."""
+
+import jax
+import numpy as np
+import pytest
+from supernets import BY_NAME
+
+from oneshot import Evaluator, Resources
+from oneshot.features import Alignment, OfOutputs, Refitted, with_features
+from oneshot.losses import cross_entropy
+
+CLASSES, N, D = 4, 30, 7
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(N, D)), RNG.integers(0, CLASSES, N)
+X = X + 0.5 * np.eye(D)[Y]
+OUTPUTS = np.zeros((N, CLASSES), np.float32), X.astype(np.float32)
+
+
+def alignment(x, y):
+    """The definition: two centred kernels, without their diagonals."""
+    x, y = x - x.mean(0), np.eye(CLASSES)[y] - np.eye(CLASSES)[y].mean(0)
+    k, target = (a @ a.T * (1 - np.eye(len(x))) for a in (x, y))
+    return (k * target).sum() / np.linalg.norm(k) / np.linalg.norm(target)
+
+
+def test_alignment_is_that_of_two_kernels():
+    got = Alignment()(OUTPUTS, Y)
+    assert got.shape == (N,)
+    np.testing.assert_allclose(-np.mean(got), alignment(X, Y), rtol=1e-4)
+    wide = OUTPUTS[0], RNG.normal(size=(N, 50)).astype(np.float32)
+    want = alignment(wide[1].astype(float), Y)
+    np.testing.assert_allclose(-np.mean(Alignment()(wide, Y)), want, rtol=1e-3)
+
+
+def test_scale_rotation_and_mean_of_features_do_not_matter():
+    turn = np.linalg.qr(RNG.normal(size=(D, D)))[0]
+    other = OUTPUTS[0], (3 * X @ turn + 5).astype(np.float32)
+    for metric in (Alignment(), Refitted()):
+        want = np.mean(metric(OUTPUTS, Y))
+        np.testing.assert_allclose(np.mean(metric(other, Y)), want, rtol=1e-3)
+
+
+@pytest.mark.parametrize("ridge", [0.002, 0.02, 1.0])
+def test_a_refitted_head_predicts_each_example_by_the_others(ridge):
+    """Fitted anew for each; means and the penalty are those of all examples."""
+    x, y = X - X.mean(0), np.eye(CLASSES)[Y] - np.eye(CLASSES)[Y].mean(0)
+    penalty, want = ridge * (x**2).sum(), []
+    for i in range(N):
+        others = np.arange(N) != i
+        a, b = x[others], y[others]
+        head = np.linalg.solve(a.T @ a + penalty * np.eye(D), a.T @ b)
+        want.append(((y[i] - x[i] @ head) ** 2).sum())
+    np.testing.assert_allclose(Refitted(ridge)(OUTPUTS, Y), want, rtol=1e-3)
+
+
+@pytest.mark.parametrize("metric", [Alignment(), Refitted()])
+def test_padding_does_not_count(metric):
+    more = [np.concatenate([a, 9 + np.zeros_like(a[:5])]) for a in OUTPUTS]
+    got = metric(more, np.concatenate([Y, [-1] * 5]))
+    np.testing.assert_allclose(got[:N], metric(OUTPUTS, Y), rtol=1e-4)
+    np.testing.assert_array_equal(got[N:], 0)
+
+
+@pytest.mark.parametrize("metric", [Alignment(), Refitted()])
+def test_tokens_are_examples_of_their_own(metric):
+    tokens = [a.reshape(6, 5, -1) for a in OUTPUTS]
+    got, want = metric(tokens, Y.reshape(6, 5)), metric(OUTPUTS, Y).reshape(6, 5)
+    np.testing.assert_allclose(got, want.mean(1), rtol=1e-4)
+
+
+def test_equal_features_are_no_error():
+    same = OUTPUTS[0], np.ones((N, D), np.float32)
+    for metric in (Alignment(), Refitted()):
+        assert np.isfinite(metric(same, Y)).all()
+    with pytest.raises(ValueError, match="above 0, but got 0"):
+        Refitted(0.0)
+
+
+@pytest.mark.parametrize("name", ["mixed", "decoder"])
+def test_features_are_what_the_head_is_given(name):
+    reference = BY_NAME[name]
+    net, pool = reference.make(), name == "mixed"
+    weights, (x, _) = reference.weights(net), reference.batch()
+    arch = reference.archs(net, 2)[1]
+    (outputs, features), _ = with_features(net, pool=pool).apply(*weights, arch, x)
+    np.testing.assert_array_equal(outputs, net.apply(*weights, arch, x)[0])
+    carry = x
+    for step in net.path(arch)[:-1]:
+        module, own = net.modules[step.module], (p[step.module] for p in weights)
+        carry, _ = module.apply(*own, carry, options=step.options, mode="eval")
+    carry = max(jax.tree.leaves(carry), key=np.size)
+    middle = tuple(range(1, carry.ndim - 1)) if pool else ()
+    np.testing.assert_allclose(features, carry.mean(middle), rtol=1e-5)
+
+
+def test_an_evaluator_scores_features_chunk_by_chunk():
+    """The last chunk is filled up with an example that does not count twice."""
+    reference = BY_NAME["mixed"]
+    net, data, size = reference.make(), reference.data(75), 16
+    assert len(data.validate.x) == size + 9
+    weights, archs = reference.weights(net), reference.archs(net, 3)
+    seen = with_features(net)
+    metrics = {"loss": OfOutputs(cross_entropy), "alignment": Alignment()}
+    evaluator = Evaluator(seen, data, loss=metrics, resources=Resources(chunk=size))
+    found = evaluator(weights, archs)
+    plain = Evaluator(net, data, resources=Resources(chunk=size))(weights, archs)
+    np.testing.assert_array_equal(found.loss, plain.loss)
+    for i, arch in enumerate(archs):
+        own = evaluator.recalibrated(weights, arch)
+        want = []
+        for part in (slice(0, size), slice(size, size + 9)):
+            outputs, _ = seen.apply(*own, arch, data.validate.x[part])
+            want += list(jax.device_get(Alignment()(outputs, data.validate.y[part])))
+        np.testing.assert_allclose(found.examples["alignment"][i], want, atol=1e-4)
