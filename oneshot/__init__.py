@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from oneshot.extraction import Model as Model
     from oneshot.extraction import extract as extract
     from oneshot.factories import Factory as Factory
+    from oneshot.features import Alignment as Alignment
+    from oneshot.features import OfOutputs as OfOutputs
+    from oneshot.features import Refitted as Refitted
+    from oneshot.features import with_features as with_features
     from oneshot.fitting import DivergedError as DivergedError
     from oneshot.fitting import fit as fit
     from oneshot.freezing import Freeze as Freeze
@@ -138,6 +142,7 @@ _NAMES = {
     ),
     "teaching": "PairwiseRank Teaching",
     "averaging": "Averaged averages",
+    "features": "Alignment OfOutputs Refitted with_features",
     "distillation": "AdaptiveAlphaDivergence SoftCrossEntropy",
     "precision": "in_precision rematerialized",
     "momentum": "Separated",

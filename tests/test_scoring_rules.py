@@ -62,7 +62,7 @@ def test_logits_that_are_too_large_lose_nothing_once_calibrated():
     logits[np.arange(2000), labels] += 1.0
     kinds = [logits, 1.7 * logits, 0.6 * logits, 0.9 * logits + 0.2]
     means = {
-        name: np.array([metric(one, labels).mean() for one in kinds])
+        name: np.array([metric((one, one), labels).mean() for one in kinds])
         for name, metric in scoring_metrics(CLASSIFICATION).items()
     }
     rules = scores_by_rule(kept(means), ARCHS[:4])
@@ -70,9 +70,13 @@ def test_logits_that_are_too_large_lose_nothing_once_calibrated():
         "loss",
         "accuracy",
         "calibrated",
+        "refitted",
+        "alignment",
         "smoothed",
-        "calibrated, smoothed",
+        "alignment, smoothed",
     }
+    # Of features neither scale nor mean matters.
+    assert np.ptp(rules["alignment"]) < 1e-4 < rules["alignment"].min()
     assert np.ptp(rules["loss"]) > 0.05 > 40 * np.ptp(rules["calibrated"])
     np.testing.assert_allclose(rules["loss"], -means["loss"], rtol=1e-6)
 
@@ -81,6 +85,6 @@ def test_a_temperature_of_one_is_the_loss_itself():
     assert 1.0 in TEMPERATURES
     logits, labels = np.eye(3, dtype=np.float32), np.arange(3)
     metrics = scoring_metrics(CLASSIFICATION)
-    assert metrics["loss_at_1.000"](logits, labels) == pytest.approx(
-        metrics["loss"](logits, labels)
+    assert metrics["loss_at_1.000"]((logits, logits), labels) == pytest.approx(
+        metrics["loss"]((logits, logits), labels)
     )
