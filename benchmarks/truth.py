@@ -143,7 +143,7 @@ def rows_of(table: Path, space: TruthSpace) -> list[dict[str, str]]:
         return []
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    if other := {row["space"] for row in rows} - {space.fingerprint}:
+    if other := {row.get("space", "unknown") for row in rows} - {space.fingerprint}:
         raise ValueError(
             f"{table} holds networks of another space, or trained by other data or "
             f"settings than now ({other.pop()}, now {space.fingerprint}: "

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.fingerprints import fingerprint
 from benchmarks.mixers import MIXERS, mixers, mixers_data, mixers_tested
-from benchmarks.space_data import speech
 from oneshot.data import Data, Split
+from oneshot.datasets import load_data
 from oneshot.losses import CLASSIFICATION, Metric, next_token
 from oneshot.space import Arch, Over
 from oneshot.spaces import vit
@@ -69,22 +69,19 @@ def layers(net: Supernet, arch: Arch) -> int:
     return net.space.describe(arch)["layers.depth"]
 
 
-def spoken_vit() -> Supernet:
+def digits_vit() -> Supernet:
     """Return Transformers of one width, so that an arch can also be relaxed."""
-    return vit(
-        "digits",
-        image=32,
-        patch=8,
-        width=(24,),
-        heads=(1, 2, 3),
-        mlp=(0.5, 1, 2),
-        depth=(1, 2, 3),
-    )
+    return vit("digits", width=(24,), heads=(1, 2, 3), mlp=(0.5, 1, 2), depth=(1, 2, 3))
 
 
-def spoken_tested() -> Split:
-    """Return the recordings that test."""
-    return speech().open_test("ground truth of rankings")
+def digits() -> Data:
+    """Return scikit-learn's digits."""
+    return load_data("digits", calibrate=64)
+
+
+def digits_tested() -> Split:
+    """Return the digits that test."""
+    return digits().open_test("ground truth of rankings")
 
 
 TRUTHS: dict[str, TruthSpace] = {
@@ -106,10 +103,10 @@ TRUTHS: dict[str, TruthSpace] = {
         clip=1.0,
     ),
     "vit": TruthSpace(
-        words="small Vision Transformers, spoken digits",
-        make=spoken_vit,
-        data=speech,
-        tested=spoken_tested,
+        words="small Vision Transformers, scikit-learn's digits",
+        make=digits_vit,
+        data=digits,
+        tested=digits_tested,
         metrics=CLASSIFICATION,
         over="archs",
         depth=layers,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from benchmarks import truth
 from benchmarks.mixers import CONTEXT, VOCABULARY, mixers
-from benchmarks.truth_spaces import TRUTHS, number, spoken_vit
+from benchmarks.truth_spaces import TRUTHS, digits_vit, number
 
 
 def test_all_networks_differ_and_see_the_past_only():
@@ -48,7 +48,7 @@ def test_a_stopped_table_goes_on_and_says_what_it_is_worth(
     for other in (
         dataclasses.replace(space, steps=3),
         dataclasses.replace(space, data=TRUTHS["vit"].data),
-        dataclasses.replace(space, make=spoken_vit),
+        dataclasses.replace(space, make=digits_vit),
     ):
         with pytest.raises(ValueError, match="of another space, or trained by other"):
             truth.rows_of(table, other)
@@ -69,7 +69,7 @@ def test_seeds_together_train_as_they_do_alone(data_dir, monkeypatch):
 
 
 def test_archs_are_numbered_apart():
-    net = spoken_vit()
+    net = digits_vit()
     archs = list(net.space.enumerate("archs"))
     numbers = [number(net, arch) for arch in archs]
     assert sorted(numbers) == list(range(net.space.size))
