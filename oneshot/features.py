@@ -8,6 +8,7 @@ reach: how well classes lie apart in it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -49,8 +50,8 @@ class _Observed(Functional):
 
     pool: bool = True
 
-    def structure(self):
-        return (*super().structure(), "observed", self.pool)
+    def structure(self) -> Hashable:
+        return super().structure(), "observed", self.pool
 
     def apply(self, params, state, carry, **how):
         outputs, new = super().apply(params, state, carry, **how)
