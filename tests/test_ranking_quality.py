@@ -76,7 +76,7 @@ def test_recipes_are_trained_scored_and_reported(small, tmp_path, capsys, monkey
     assert "(guided)" in capsys.readouterr().out
     table = ranking_readme.table(found)
     assert "pairs ranked by multiply-adds, guided" in table and "**chosen: " in table
-    assert {line.count("|") for line in table.splitlines()[2:]} == {7}
+    assert {line.count("|") for line in table.splitlines()[2:]} == {8}
     assert "agree with each other too little" not in table
     assert "agree with each other too little" in ranking_readme.table(
         found | {"free_ceiling": 0.5}
