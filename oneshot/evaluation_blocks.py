@@ -128,7 +128,7 @@ class EvaluationBlocks:
             results = "weights"
         else:
             fn, trees, results = _part(self._apply(which, "eval"), 0), [carry], "data"
-        if which.kind in ("score", "evaluate"):
+        if which.kind == "evaluate" or (which.kind == "score" and self._apart):
             fn = self._grouped(fn, which, trees)
         arguments: list[tuple[Tree, Kind]] = [
             (module.params, "weights"),
@@ -145,6 +145,11 @@ class EvaluationBlocks:
         if which.kind in ("calibrate", "statistics"):
             self._check_memory(which.module, compiled, carry)
         return compiled
+
+    @property
+    def _apart(self) -> bool:
+        """Whether no metric compares the examples of a chunk with each other."""
+        return not any(getattr(m, "together", False) for m in self.metrics.values())
 
     def _apply(self, which: _Program, mode: str) -> Callable:
         apply = programs.block_apply(self.modules[which.module], which.options, mode)

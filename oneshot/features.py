@@ -98,6 +98,8 @@ class Alignment:
       alignment. JMLR 13, 2012.
     """
 
+    together = True  # examples of a chunk are never taken a few at a time
+
     def __call__(self, outputs: Any, targets: Any) -> jax.Array:
         """Return what each example adds, [n]: their mean is minus the alignment."""
         classes = outputs[0].shape[-1]
@@ -129,6 +131,7 @@ class Refitted:
     """
 
     ridge: float = 0.02
+    together = True
 
     def __post_init__(self):
         if not self.ridge > 0:
