@@ -1,10 +1,10 @@
 """A space of small language models whose blocks differ in kind rather than in size.
 
-Six residual blocks in a row, each one of five: attention to all characters before,
-linear attention, attention to the last few, a causal convolution, or a gated MLP, which
-mixes no characters. Order matters, nothing is skipped, and no kind is both the better
-and the dearer one, so that neither cost nor depth shall say much: 15,625 networks, all
-distinct.
+Six residual blocks in a row, each one of five: a causal convolution of two taps that
+lie 1, 2 or 4 characters apart, attention to all characters before, or a gated MLP,
+which mixes no characters. What lies near is worth most, and together the blocks see
+further: order and company matter, nothing is skipped, and three of the five cost the
+same, so that neither cost nor depth shall say much. 15,625 networks, all distinct.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from benchmarks.text_data import text_parts
 from oneshot.data import Data, Split
 from oneshot.layers import OneOf
 from oneshot.nn import AttentionOffer, CausalAttention, GatedMlp, RMSNorm
-from oneshot.nn.causal_attention import Kind
 from oneshot.supernet import Supernet
 
 LAYERS, WIDTH, CONTEXT, VOCABULARY = 6, 48, 64, 65
-HEADS, WINDOW, KERNEL = 3, 8, 4
+HEADS = 3
 # So wide that neither parameters nor multiply-adds rank the kinds as losses do: with
 # equal numbers of either the other one did.
 CONVOLVED, HIDDEN = 80, 96
@@ -34,20 +33,22 @@ SCORED = 48_000  # characters of either part that scores
 
 
 class Convolution(nnx.Module):
-    """A gated causal convolution, each feature on its own, between two linear maps."""
+    """A gated causal convolution of two taps, each feature on its own, between two
+    linear maps."""
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
+    def __init__(self, apart: int, *, rngs: nnx.Rngs):
+        self.apart = apart
         options: dict[str, Any] = {"use_bias": False, "rngs": rngs}
-        self.open = nnx.Linear(width, 2 * CONVOLVED, **options)
-        self.taps = nnx.Param(rngs.params.normal((KERNEL, CONVOLVED)) / KERNEL**0.5)
-        self.close = nnx.Linear(CONVOLVED, width, **options)
+        self.open = nnx.Linear(WIDTH, 2 * CONVOLVED, **options)
+        self.taps = nnx.Param(rngs.params.normal((2, CONVOLVED)) / 2**0.5)
+        self.close = nnx.Linear(CONVOLVED, WIDTH, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[n, tokens, width] to the same."""
         values, gates = jnp.split(self.open(x), 2, axis=-1)
-        padded = jnp.pad(values, ((0, 0), (KERNEL - 1, 0), (0, 0)))
+        before = jnp.pad(values, ((0, 0), (self.apart, 0), (0, 0)))[:, : x.shape[1]]
         taps = self.taps[...][:, None, None]
-        mixed = sum(padded[:, i : i + x.shape[1]] * taps[i] for i in range(KERNEL))
+        mixed = before * taps[0] + values * taps[1]
         return self.close(mixed * nnx.silu(gates))
 
 
@@ -87,15 +88,15 @@ class Head(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Attention of one kind, all its heads."""
+    """Attention to all characters before, all its heads."""
 
-    def __init__(self, kind: Kind, *, rngs: nnx.Rngs):
-        offer = AttentionOffer((HEADS,), (WIDTH // HEADS,), kind=(kind,), window=WINDOW)
-        self.attention, self.kind = CausalAttention(WIDTH, offer, rngs=rngs), kind
+    def __init__(self, *, rngs: nnx.Rngs):
+        offer = AttentionOffer((HEADS,), (WIDTH // HEADS,))
+        self.attention = CausalAttention(WIDTH, offer, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[n, tokens, width] to the same."""
-        return self.attention(x, heads=HEADS, kind=self.kind)
+        return self.attention(x, heads=HEADS)
 
 
 class Mlp(nnx.Module):
@@ -109,23 +110,23 @@ class Mlp(nnx.Module):
         return self.mlp(x, hidden=HIDDEN)
 
 
-def _attention(kind: Kind, *, rngs: nnx.Rngs) -> nnx.Module:
-    return Attention(kind, rngs=rngs)
+def _attention(*, rngs: nnx.Rngs) -> nnx.Module:
+    return Attention(rngs=rngs)
 
 
 def _mlp(*, rngs: nnx.Rngs) -> nnx.Module:
     return Mlp(rngs=rngs)
 
 
-def _convolution(*, rngs: nnx.Rngs) -> nnx.Module:
-    return Convolution(WIDTH, rngs=rngs)
+def _convolution(apart: int, *, rngs: nnx.Rngs) -> nnx.Module:
+    return Convolution(apart, rngs=rngs)
 
 
 MIXERS: dict[str, Callable[..., nnx.Module]] = {
-    "full": functools.partial(_attention, "full"),
-    "linear": functools.partial(_attention, "linear"),
-    "window": functools.partial(_attention, "window"),
-    "conv": _convolution,
+    "near": functools.partial(_convolution, 1),
+    "second": functools.partial(_convolution, 2),
+    "fourth": functools.partial(_convolution, 4),
+    "attention": _attention,
     "mlp": _mlp,
 }
 

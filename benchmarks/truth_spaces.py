@@ -86,7 +86,7 @@ def digits_tested() -> Split:
 
 TRUTHS: dict[str, TruthSpace] = {
     "mixers": TruthSpace(
-        words="language models of five mixers, Shakespeare's characters",
+        words="language models of convolutions and attention, Shakespeare's characters",
         make=mixers,
         data=mixers_data,
         tested=mixers_tested,
