@@ -222,7 +222,7 @@ class Trainer:
         return TrainState(0, seed, Weights(params, state), optimizer, start)
 
     def _first_states(self, module: str, params: Tree) -> Tree:
-        """Return what the optimizer keeps of a module at first, of each group if any."""
+        """Return what the optimizer keeps of a module at first, of each group."""
         groups = 1 if self.separated is None else self.separated.groups
         found = tuple(
             self.engine.put(self._init_optimizer(params), OptimizerOf(module))
