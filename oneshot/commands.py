@@ -13,6 +13,7 @@ from oneshot import quickstart as pipeline
 from oneshot.progress import Bars
 from oneshot.run import Run
 from oneshot.rundir import RunDirectory
+from oneshot.searched import ranking_score
 from oneshot.searching import Objective, Result
 from oneshot.settings import ProfileSettings, RunSettings, SearchSettings
 
@@ -64,27 +65,31 @@ def search(console: Console, path: Path, settings: SearchSettings) -> None:
             f"All {len(result.trials)} subnets failed to be scored, the first because: "
             f"{result.trials[0].reason}"
         )
-    console.print(_front(run, result, raced=settings.race_top is not None))
+    console.print(_front(run, result, settings))
     console.print(f"Next: oneshot extract {path}", soft_wrap=True)
 
 
-def _front(run: Run, result: Result, raced: bool) -> Table:
-    both = Result(result.trials, (Objective("loss"), Objective("macs")))
+def _front(run: Run, result: Result, settings: SearchSettings) -> Table:
+    ranked_by, raced = settings.rank_by, settings.race_top is not None
+    both = Result(result.trials, (Objective(ranked_by), Objective("macs")))
     table = Table(title=f"Front of {len(result.trials)} subnets", title_justify="left")
     table.add_column("subnet")
     headline = run.task.headline
-    names = ("multiply-adds", "parameters", "validation loss", headline.words)
-    for name in (*names, "images") if raced else names:
+    names = ["multiply-adds", "parameters", "validation loss", headline.words]
+    names += ["images"] * raced + ["refitted head's error"] * (ranked_by != "loss")
+    for name in names:
         table.add_column(name, justify="right")
     for trial in both.front:
-        images = (f"{trial.scores['n']:,.0f}",) if raced else ()
+        more = [f"{trial.scores['n']:,.0f}"] * raced
+        if ranked_by != "loss":
+            more.append(f"{trial.scores[ranked_by]:.4f}")
         table.add_row(
             run.network(trial.arch),
             f"{trial.costs['macs']:,.0f}",
             f"{trial.costs['params']:,.0f}",
             f"{trial.scores['loss']:.4f} ± {trial.scores['loss_se']:.4f}",
             headline.text(trial.scores[headline.metric]),
-            *images,
+            *more,
         )
     return table
 
@@ -127,7 +132,12 @@ def _best(run: Run, max_macs: int | None) -> tuple[int, ...]:
             "as they are now. Run `oneshot search` first, or name an arch with --arch."
         )
     limits = {} if max_macs is None else {"macs": max_macs}
-    return Result(tuple(stored), (Objective("loss"),)).best("loss", **limits).arch
+    name = _ranked_by(run)
+    return Result(tuple(stored), (Objective(name),)).best(name, **limits).arch
+
+
+def _ranked_by(run: Run) -> str:
+    return ranking_score(run.directory.read("result.json", {}))
 
 
 def _row(run: Run, arch: Any, weights: Any, test: bool) -> dict[str, Any]:
@@ -144,6 +154,10 @@ def _row(run: Run, arch: Any, weights: Any, test: bool) -> dict[str, Any]:
         f"inherited_{metric}": float(inherited.mean(metric)[0]),
         "tuned_loss": float(run.evaluator(weights, [arch]).loss[0]),
     }
+    if (name := _ranked_by(run)) != "loss":
+        found = run.ranker(name)(run.weights, [arch])
+        row[f"inherited_{name}"] = float(found.mean(name)[0])
+        row[f"inherited_{name}_se"] = float(found.standard_error(name)[0])
     if test:
         scorer = run.test_scorer("oneshot extract --test")
         row |= run.task.headline.row(scorer(weights, [arch]), "tuned")

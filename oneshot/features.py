@@ -153,10 +153,15 @@ class Refitted:
 def _rows(features: jax.Array, targets: Any, classes: int):
     """Return centred features [m, channels], centred classes [m, classes], and which
     rows count, [m]: not those of padding, whose target is below 0."""
-    labels = jnp.asarray(targets).reshape(-1)
-    real = (labels >= 0).astype(jnp.float32)[:, None]
-    x = features.astype(jnp.float32).reshape(len(labels), -1)
-    y = jax.nn.one_hot(labels, classes)
+    labels = jnp.asarray(targets)
+    if jnp.issubdtype(labels.dtype, jnp.floating):  # shares of the classes
+        y = labels.astype(jnp.float32).reshape(-1, classes)
+        real = jnp.all(y >= 0, axis=1, keepdims=True).astype(jnp.float32)
+    else:
+        labels = labels.reshape(-1)
+        y = jax.nn.one_hot(labels, classes)
+        real = (labels >= 0).astype(jnp.float32)[:, None]
+    x = features.astype(jnp.float32).reshape(len(y), -1)
     count = jnp.maximum(jnp.sum(real), 1)
     x, y = (a - jnp.sum(a * real, axis=0, keepdims=True) / count for a in (x, y))
     return x * real, y * real, real[:, 0]

@@ -29,10 +29,11 @@ from oneshot.factories import Factory
 from oneshot.models import Origin, save_model
 from oneshot.optimizer import adamw, muon, sgd
 from oneshot.progress import Bars, Report
+from oneshot.refitting import refitting
 from oneshot.report import render
 from oneshot.resources import Resources
 from oneshot.rundir import RunDirectory
-from oneshot.searched import is_current, last_trials
+from oneshot.searched import is_current, last_trials, ranking_score
 from oneshot.searching import Result
 from oneshot.settings import RunSettings, SearchSettings
 from oneshot.space import Arch
@@ -144,6 +145,12 @@ class Run:
             self.supernet, self.data, loss=metrics, engine=engine, **options
         )
 
+    def ranker(self, rank_by: str) -> Evaluator:
+        """Return what gives a search the score that it minimises, and the others."""
+        if rank_by == "loss":
+            return self.evaluator
+        return refitting(self.supernet, self.data, self.task)
+
     def test_scorer(self, reason: str) -> Evaluator:
         """Return an evaluator on the test split, which is opened for this reason."""
         split = self.data.open_test(reason)
@@ -185,8 +192,8 @@ class Run:
         """Return the last search's trials; none, if by other weights or other data."""
         result, trials = self._last_search()
         weights = digest(self.weights)
-        now = (t for t in trials if is_current(t, result, self.evaluator, weights))
-        return list(now)
+        evaluator = self.ranker(ranking_score(result))
+        return [t for t in trials if is_current(t, result, evaluator, weights)]
 
     def _last_search(self) -> tuple[dict[str, Any], list[Trial]]:
         result = self.directory.read("result.json", {})

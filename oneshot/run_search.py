@@ -36,7 +36,7 @@ def search(run: Run, settings: SearchSettings) -> Result:
             "settings it was started with."
         )
     start, algorithm = time.perf_counter(), _algorithm(run, settings)
-    objectives = [Objective("loss"), Objective("macs")]
+    objectives = [Objective(settings.rank_by), Objective("macs")]
     if settings.algorithm != "nsga2":
         objectives = objectives[:1]
     evaluator = _evaluator(run, settings)
@@ -48,7 +48,7 @@ def search(run: Run, settings: SearchSettings) -> Result:
         def on_trial(trial) -> None:
             nonlocal done
             if not done:  # a report of what an interrupted search left finds it
-                run.directory.update_result(**record(bound))
+                run.directory.update_result(**record(bound, settings.rank_by))
             done += 1
             report(done, settings.budget)
 
@@ -64,7 +64,7 @@ def search(run: Run, settings: SearchSettings) -> Result:
         )
     run.directory.update_result(
         seconds={"search": time.perf_counter() - start},
-        **record(bound, result.trials),
+        **record(bound, settings.rank_by, result.trials),
     )
     return result
 
@@ -86,4 +86,4 @@ def _algorithm(run: Run, settings: SearchSettings) -> Any:
 
 def _evaluator(run: Run, settings: SearchSettings) -> Evaluator:
     race = race_of(settings)
-    return run.evaluator if race is None else run.scorer(race=race)
+    return run.ranker(settings.rank_by) if race is None else run.scorer(race=race)

@@ -242,14 +242,14 @@ def _same_arrays(a: Any, b: Any) -> bool:
 def _chunks(split: Split, size: int) -> list[Split]:
     """Cut a split into chunks of one size, the last filled up with its last example.
 
-    Nothing is kept of what fills up. Its targets are -1 where they are integers, so
+    Nothing is kept of what fills up. Its targets are -1, unless they are unsigned, so
     that metrics that compare examples with each other can tell it, as padding.
     """
     parts, n = [], len(split.x)
     for start in range(0, n, size):
         places = np.arange(start, start + size)
         x, y = (a[np.minimum(places, n - 1)] for a in split)
-        if np.issubdtype(y.dtype, np.signedinteger):
+        if y.dtype.kind in "if":
             y[places >= n] = -1
         parts.append(Split(x, y))
     return parts

@@ -24,18 +24,28 @@ def race_of(settings: SearchSettings) -> Race | None:
     return Race(settings.race_top, settings.race_confidence)
 
 
-def record(bound: Bound, trials: Sequence[Trial] = ()) -> dict[str, Any]:
+def ranking_score(result: Mapping[str, Any]) -> str:
+    """Return the score that the last search minimised, by what result.json holds."""
+    return (result.get("search") or {}).get("ranked_by", "loss")
+
+
+def record(
+    bound: Bound, ranked_by: str, trials: Sequence[Trial] = ()
+) -> dict[str, Any]:
     """Return entries of result.json about a search.
 
     Args:
       bound: What scored.
+      ranked_by: The score that it minimised.
       trials: What it scored so far.
 
     Returns:
-      `search`, the digests that key its trials; `race`, None where there was none.
+      `search`, the digests that key its trials and the score that it minimised;
+      `race`, None where there was none.
     """
     race, n = bound.evaluator.race, bound.evaluator.n
-    key = dict(zip(("weights", "settings"), _key(bound), strict=True))
+    weights, settings = _key(bound)
+    key = {"weights": weights, "settings": settings, "ranked_by": ranked_by}
     if race is None:
         return {"search": key, "race": None}
     images = [int(t.scores["n"]) for t in trials if "n" in t.scores]
@@ -68,7 +78,7 @@ def is_current(
     Args:
       trial: Of the last search.
       result: What result.json holds.
-      evaluator: The run's own, without a race.
+      evaluator: What the last search scored by, without a race.
       weights: Digest of the weights as they are now.
     """
     settings = dict(evaluator.settings)

@@ -93,6 +93,10 @@ class SearchSettings:
 
     algorithm: Literal["nsga2", "evolution", "random"] = "nsga2"
     """NSGA-II for loss and multiply-adds; evolution or random for the loss."""
+    rank_by: Literal["loss", "refitted"] = "loss"
+    """What is minimised: the loss, which the one head that all paths share decides; or
+    the error of a linear head refitted to each path's own features, held-out examples
+    at a time. It can rank better, and cannot race."""
     budget: int = 300
     """Distinct paths to score."""
     batch: int = 32
@@ -115,6 +119,12 @@ class SearchSettings:
             raise ValueError(
                 "`race_confidence` is a probability between 0 and 1, both excluded, "
                 f"but got {self.race_confidence}."
+            )
+        if self.race_top is not None and self.rank_by != "loss":
+            raise ValueError(
+                "A race stops a path by its loss on part of the images, but "
+                f"`rank_by` is {self.rank_by!r}, which compares all images with each "
+                "other. Leave out one of the two."
             )
         if self.race_top is not None and not 1 <= self.race_top < self.batch:
             raise ValueError(

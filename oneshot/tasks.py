@@ -76,11 +76,15 @@ class Task:
       metrics: Functions `(outputs, targets) -> [n]` by name, with "loss".
       headline: Which of them is printed first.
       smoothed: `amount -> loss` with smoothed labels, or None where that means nothing.
+      pool: Whether an example's one label is of all its places, so that features are
+        pooled to refit a head; False where each place has a label, None where no label
+        has a place.
     """
 
     metrics: Metrics
     headline: Headline
     smoothed: Callable[[float], Metric] | None = None
+    pool: bool | None = True
 
     def training(self, settings: RunSettings) -> dict[str, Metric]:
         """Return the metrics to train by; the loss is smoothed if that is asked for.
@@ -109,10 +113,12 @@ TASKS = {
         {"loss": next_token, "bits": bits, "token_accuracy": token_accuracy},
         Headline("bits", "bits a token", ".4f"),
         SmoothedNextToken,
+        pool=False,
     ),
     "ctc": Task(
         CTC,
         Headline("token_error_rate", "token error rate", ".1%"),
+        pool=None,
     ),
 }
 

@@ -7,9 +7,15 @@ import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import oneshot
 from oneshot.cli import main
+from oneshot.features import Refitted
+from oneshot.progress import Bars
+from oneshot.refitting import refitting
+from oneshot.run import Run
+from oneshot.tasks import TASKS
 
 ARGUMENTS = {"widths": [4, 6], "depth": 2, "expand": [1, 2], "kernel": [3]}
 SMALL = ["--supernet", "tiny", "--arguments", json.dumps(ARGUMENTS)]
@@ -138,6 +144,56 @@ def test_the_best_of_a_race_is_extracted_with_its_score_on_all_images(raced):
     (row,) = json.loads((path / "result.json").read_text())["rows"]
     assert tuple(row["arch"]) == best.path
     assert row["inherited_loss"] == pytest.approx(best.scores["loss"], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def refitted(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("refitted") / "small"
+    shutil.copytree(run, path)
+    args = ["--budget", "6", "--batch", "6", "--algorithm", "random"]
+    assert main(["search", str(path), *args, "--rank-by", "refitted"]) == 0
+    return path
+
+
+def test_a_search_ranks_by_refitted_heads(refitted):
+    path, trials = refitted, stored(refitted)
+    assert len(trials) == 6 and all("refitted" in t.scores for t in trials)
+    page = (path / "report.html").read_text()
+    assert "Refitted head&#x27;s error over multiply-adds of 6 subnets" in page
+    best = min(trials, key=lambda t: t.scores["refitted"])
+    assert main(["extract", str(path)]) == 0
+    (row,) = json.loads((path / "result.json").read_text())["rows"]
+    assert tuple(row["arch"]) == best.path
+    for name in ("loss", "refitted"):
+        want = pytest.approx(best.scores[name], rel=1e-4)
+        assert row[f"inherited_{name}"] == want
+    page = (path / "report.html").read_text()
+    assert "best subnet by refitted head&#x27;s error" in page
+
+
+def test_a_head_is_refitted_to_all_that_validates(refitted, run):
+    """By the library alone, from the run's own weights."""
+    one = Run(run, None, Bars(Console(quiet=True)))
+    evaluator = one.ranker("refitted")
+    trial = stored(refitted)[0]
+    found = evaluator(one.weights, [trial.path])
+    assert found.mean("refitted")[0] == pytest.approx(trial.scores["refitted"], 1e-6)
+    own = evaluator.recalibrated(one.weights, trial.path)
+    x, y = one.data.validate
+    outputs, _ = evaluator.supernet.apply(*own, trial.path, x)
+    want = float(np.mean(Refitted()(outputs, y)))
+    assert trial.scores["refitted"] == pytest.approx(want, rel=1e-3)
+
+
+def test_a_refitted_head_does_not_race(run, capsys):
+    message = refused(capsys, "search", run, "--race-top", "2", "--rank-by", "refitted")
+    assert "compares all images with each other" in message
+
+
+def test_no_head_is_refitted_where_labels_have_no_place(run):
+    one = Run(run, None, Bars(Console(quiet=True)))
+    with pytest.raises(ValueError, match="judged by its token error rate"):
+        refitting(one.supernet, one.data, TASKS["ctc"])
 
 
 @pytest.mark.parametrize(

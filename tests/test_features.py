@@ -62,6 +62,15 @@ def test_padding_does_not_count(metric):
 
 
 @pytest.mark.parametrize("metric", [Alignment(), Refitted()])
+def test_labels_may_be_shares_of_classes(metric):
+    shares = np.eye(CLASSES, dtype=np.float32)[Y]
+    np.testing.assert_allclose(metric(OUTPUTS, shares), metric(OUTPUTS, Y), rtol=1e-5)
+    more = [np.concatenate([a, 9 + np.zeros_like(a[:5])]) for a in OUTPUTS]
+    got = metric(more, np.concatenate([shares, np.full_like(shares[:5], -1)]))
+    np.testing.assert_allclose(got[:N], metric(OUTPUTS, Y), rtol=1e-4)
+
+
+@pytest.mark.parametrize("metric", [Alignment(), Refitted()])
 def test_tokens_are_examples_of_their_own(metric):
     tokens = [a.reshape(6, 5, -1) for a in OUTPUTS]
     got, want = metric(tokens, Y.reshape(6, 5)), metric(OUTPUTS, Y).reshape(6, 5)

@@ -252,6 +252,21 @@ def test_a_race_that_stopped_nobody_says_so():
     assert "Every subnet kept up" in _text(_check(page)) and "fewer images" not in page
 
 
+def test_the_front_is_of_the_score_that_ranked():
+    inputs = _inputs()
+    inputs["result"]["search"] = {"ranked_by": "refitted"}
+    for i, trial in enumerate(inputs["trials"]):
+        trial["scores"]["refitted"] = 0.8 + 0.01 * i
+    rows = inputs["result"]["rows"]
+    chosen = [row for row in rows if row["chosen"]]
+    for i, row in enumerate(chosen):  # the other way round than by loss
+        row["inherited_refitted"] = 0.9 - 0.001 * row["inherited_loss"] - 0.1 * i
+    text = _text(_check(_render(inputs)))
+    assert "Refitted head's error over multiply-adds of 12 subnets" in text
+    assert f"best subnet by refitted head's error is {chosen[-1]['network']}" in text
+    assert "Validation loss over multiply-adds" not in text
+
+
 @pytest.mark.parametrize("race", [None, {}])
 def test_nothing_is_said_of_a_race_that_was_not(race):
     inputs = _inputs()

@@ -8,6 +8,7 @@ from typing import Any
 
 from oneshot.report import record, sections
 from oneshot.report.headline import Headline, headline
+from oneshot.report.ranked import Ranked, ranked
 from oneshot.report.text import (
     count,
     escape,
@@ -55,7 +56,7 @@ def render(
     parts = [
         _header(result, rows, metrics, trials),
         sections.results(rows, headline(result)),
-        sections.found_front(trials, rows, mapping(result.get("race"))),
+        sections.found_front(trials, rows, mapping(result.get("race")), ranked(result)),
         sections.trust(mapping(result.get("ranking"))),
         sections.training(metrics),
         record.failures(trials),
@@ -86,10 +87,11 @@ def _header(
         f"seed {result['seed']}" if result.get("seed") is not None else "",
         f"{len(trials):,} trials" if trials else "",
     ]
-    winner = _winner(rows)
+    by = ranked(result)
+    winner = _winner(rows, by)
     if winner is not None:
         judged = headline(result)
-        lead = _winner_sentence(winner, judged) + _comparison(winner, rows, judged)
+        lead = _winner_sentence(winner, judged, by) + _comparison(winner, rows, judged)
     elif trials:
         lead = "<p>Searched; no subnet is chosen yet.</p>"
     elif metrics:
@@ -103,18 +105,18 @@ def _header(
     )
 
 
-def _winner(rows: Sequence[Row]) -> Row | None:
-    # By validation loss: choosing by the test column would spoil the test column.
-    chosen = [row for row in rows if row.get("chosen")]
-    scored = [row for row in chosen if number(row.get("inherited_loss")) is not None]
+def _winner(rows: Sequence[Row], by: Ranked) -> Row | None:
+    # As the search ranked: choosing by the test column would spoil the test column.
+    key, chosen = f"inherited_{by.score}", [row for row in rows if row.get("chosen")]
+    scored = [row for row in chosen if number(row.get(key)) is not None]
     if scored:
-        return min(scored, key=lambda row: number(row["inherited_loss"]) or 0.0)
+        return min(scored, key=lambda row: number(row[key]) or 0.0)
     return chosen[0] if chosen else None
 
 
-def _winner_sentence(row: Row, judged: Headline) -> str:
-    name = escape(row.get("network") or row.get("arch") or "a subnet")
-    text = f"The search's best subnet by validation loss is <strong>{name}</strong>"
+def _winner_sentence(row: Row, judged: Headline, by: Ranked) -> str:
+    name, words = row.get("network") or row.get("arch") or "a subnet", escape(by.words)
+    text = f"The search's best subnet by {words} is <strong>{escape(name)}</strong>"
     text += f" ({escape(row['role'])})" if row.get("role") else ""
     sizes = [
         f"{count(row.get(key))} {words}"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from oneshot.report import svg
 from oneshot.report.race import on_fewer
+from oneshot.report.ranked import BY_LOSS, Ranked
 from oneshot.report.scales import Scale, x_scale, y_scale
 from oneshot.report.svg import Point
 from oneshot.report.text import count, count_ticks, fixed, mapping, number, plain_ticks
@@ -38,27 +39,31 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def front_figure(
-    trials: Sequence[Row], rows: Sequence[Row], images: float | None = None
+    trials: Sequence[Row],
+    rows: Sequence[Row],
+    images: float | None = None,
+    ranked: Ranked = BY_LOSS,
 ) -> str:
-    """Validation loss of every scored subnet over its multiply-adds.
+    """What ranked every scored subnet, over its multiply-adds.
 
     Args:
-        trials: Rows of the trial store; those without finite loss are left out.
+        trials: Rows of the trial store; those without a finite score are left out.
         rows: Rows of the result table, marked by their roles.
         images: How many images there were to score; trials on fewer are drawn hollow.
             None draws all alike.
+        ranked: Which score ranks them.
 
     Returns:
         The chart and its legend; empty if there is nothing to draw.
     """
-    points = [p for t in trials if (p := _scored(t, images)) is not None]
-    marked = [(p, row) for row in rows if (p := _of_row(row)) is not None]
+    points = [p for t in trials if (p := _scored(t, images, ranked)) is not None]
+    marked = [(p, row) for row in rows if (p := _of_row(row, ranked)) is not None]
     every = [p.at for p in points] + [p.at for p, _ in marked]
     if not every:
         return ""
-    losses = [loss for _, loss in every]
+    values = [value for _, value in every]
     x = x_scale([macs for macs, _ in every], log=True)
-    y = y_scale(losses + _ends(points), log=0 < 8 * min(losses) < max(losses))
+    y = y_scale(values + _ends(points), log=0 < 8 * min(values) < max(values))
     chosen = [(p, row) for p, row in marked if row.get("chosen")]
     others = [(p, row) for p, row in marked if not row.get("chosen")]
     names = [(x(p.at[0]), y(p.at[1]), _role(row)) for p, row in [*chosen, *others]]
@@ -72,10 +77,10 @@ def front_figure(
         x,
         y,
         marks,
-        title=f"Validation loss over multiply-adds of {len(points)} subnets",
+        title=f"{ranked.title} over multiply-adds of {len(points)} subnets",
         names=(
-            "multiply-adds" + " (log)" * x.log,
-            "validation loss" + " (log)" * y.log,
+            _named("multiply-adds", x),
+            _named(ranked.words, y),
         ),
         formats=(count_ticks, plain_ticks),
     )
@@ -138,24 +143,26 @@ class Mark(NamedTuple):
     fewer: bool = False
 
 
-def _scored(trial: Row, images: float | None) -> Mark | None:
+def _scored(trial: Row, images: float | None, ranked: Ranked) -> Mark | None:
     scores, costs = mapping(trial.get("scores")), mapping(trial.get("costs"))
-    macs, loss = number(costs.get("macs")), number(scores.get("loss"))
-    if macs is None or loss is None or trial.get("status") == "failed":
+    macs, value = number(costs.get("macs")), number(scores.get(ranked.score))
+    if macs is None or value is None or trial.get("status") == "failed":
         return None
-    text = f"{trial.get('arch') or 'subnet'}: loss {fixed(loss)}, {count(macs)}"
+    text = f"{trial.get('arch') or 'subnet'}: {ranked.words} {fixed(value)}, "
+    text += count(macs)
     fewer = on_fewer(trial, images)
     if fewer:
         text += f", on {number(scores.get('n')):,.0f} of {images:,.0f} images"
-    return Mark((macs, loss), number(scores.get("loss_se")), text, fewer)
+    return Mark((macs, value), number(scores.get(f"{ranked.score}_se")), text, fewer)
 
 
-def _of_row(row: Row) -> Mark | None:
-    macs, loss = number(row.get("macs")), number(row.get("inherited_loss"))
-    if macs is None or loss is None:
+def _of_row(row: Row, ranked: Ranked) -> Mark | None:
+    key = f"inherited_{ranked.score}"
+    macs, value = number(row.get("macs")), number(row.get(key))
+    if macs is None or value is None:
         return None
-    text = f"{_role(row)}: loss {fixed(loss)}, {count(macs)}"
-    return Mark((macs, loss), number(row.get("inherited_loss_se")), text)
+    text = f"{_role(row)}: {ranked.words} {fixed(value)}, {count(macs)}"
+    return Mark((macs, value), number(row.get(f"{key}_se")), text)
 
 
 def _role(row: Row) -> str:

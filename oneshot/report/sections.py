@@ -12,6 +12,7 @@ from oneshot.report import plots, svg
 from oneshot.report.blocks import missing, section, table
 from oneshot.report.headline import Headline
 from oneshot.report.race import all_images, described
+from oneshot.report.ranked import Ranked
 from oneshot.report.text import (
     DASH,
     count,
@@ -98,20 +99,23 @@ def _with_error(value: Any, error: Any) -> str:
     return f'{fixed(value)} <small class="muted">± {fixed(error)}</small>'
 
 
-def found_front(trials: Sequence[Row], rows: Sequence[Row], race: Row) -> str:
+def found_front(
+    trials: Sequence[Row], rows: Sequence[Row], race: Row, ranked: Ranked
+) -> str:
     """The front of the search.
 
     Args:
         trials: Rows of the trial store.
         rows: The result's rows.
         race: The result's race; empty where there was none.
+        ranked: What ranked them.
 
     Returns:
         HTML.
     """
     title = "What the search found"
     images = all_images(race)
-    figure = plots.front_figure(trials, rows, images) if trials else ""
+    figure = plots.front_figure(trials, rows, images, ranked) if trials else ""
     if not figure:
         return section(title, missing("Nothing is scored", COMMANDS["search"]))
     done = sum(trial.get("status") != "failed" for trial in trials)
