@@ -8,72 +8,34 @@ clipping, or several paths in a plan, updates come after all backwards.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from oneshot import programs
+from oneshot.chain_warm_up import jobs
 from oneshot.engine import (
     INDEX,
     SCALAR,
     Engine,
-    Kind,
     OptimizerOf,
     key_shape,
     saved_shapes,
 )
-from oneshot.freezing import frozen_leaves
-from oneshot.nested import trained
-from oneshot.paths import Path, Step
+from oneshot.gradient_sums import GradientSums
+from oneshot.paths import Step
+from oneshot.planned import Batch, PlannedPath, Update
 from oneshot.residuals import ResidualPlan, backward, forward, split_carry
-from oneshot.space import Arch
 from oneshot.strategies import Role
-from oneshot.supernet import Tree, Weights, abstract, reachable
+from oneshot.supernet import Tree, Weights, abstract
 from oneshot.teaching import Teaching
+from oneshot.trained_arrays import TrainedArrays
 from oneshot.training_pass import TrainingPass
 
 Variant = Literal["update", "norm", "gradient"]
 _PLAIN = Teaching()
-
-
-class Update(NamedTuple):
-    """What turns gradients into new parameters."""
-
-    make_optimizer: programs.MakeOptimizer
-    clip_norm: float | None = None
-    donate: bool = True
-
-    def frozen(self, module: str, params: Tree) -> frozenset:
-        """Return the paths of a module's frozen arrays."""
-        return frozen_leaves(self.make_optimizer, module, params)
-
-
-class PlannedPath(NamedTuple):
-    """A path of a training step, its arch, the weight of its loss on the device, and
-    its role."""
-
-    path: Path
-    arch: Arch
-    weight: Any
-    role: Role = "labels"
-
-
-class Batch(NamedTuple):
-    """What one pass over the network trains on.
-
-    Attributes:
-      x, y: Inputs and targets.
-      key: Random key of the step, or of its part.
-      taught: Outputs of an external teacher, where students need them.
-    """
-
-    x: Tree
-    y: Tree
-    key: Any
-    taught: Tree | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +73,8 @@ class Chain:
         self.modules = engine.supernet.modules
         self._blocks: dict[Any, Block] = {}
         self._calls: dict[Any, Any] = {}
-        self._frozen_leaves: dict[str, frozenset] = {}
+        self.arrays = TrainedArrays(self.modules, update)
+        self.sums = GradientSums(engine, self.arrays, teaching.rank)
         self._own = object()  # tells this chain's losses and updates from another's
         self.zero, self.one = (engine.put(np.float32(v)) for v in (0, 1))
 
@@ -142,9 +105,9 @@ class Chain:
         fused = single and self.update.clip_norm is None
         variant: Variant = "update" if fused else "norm" if single else "gradient"
         run = TrainingPass(self, weights, optimizer, lr, variant)
-        share = self.shares(len(batches))
+        share = self.sums.share(len(batches))
         logs = [run.run(planned, batch, share) for batch in batches]
-        logged = logs[0] if len(logs) == 1 else self.mean(logs)
+        logged = logs[0] if len(logs) == 1 else self.sums.mean(logs)
         norm = None if fused else run.finish()
         return Weights(run.params, run.state), run.optimizer, logged, norm
 
@@ -193,7 +156,7 @@ class Chain:
 
     def backward(self, block: Block, module: str, variant: Variant) -> Any:
         """Return the backward program of a block."""
-        frozen = self._frozen(module)
+        frozen = self.arrays.frozen(module)
         call = self._calls.get((block.key, frozen, variant))
         if call is None:
             fn = backward(block.plan, block.input_gradient)
@@ -226,7 +189,7 @@ class Chain:
         """Return the program of the last block, its loss and its backward."""
         target_id = self.engine.carry_id(targets)
         taught_id = None if taught is None else self.engine.carry_id(taught)
-        frozen = self._frozen(step.module)
+        frozen = self.arrays.frozen(step.module)
         structure = (self.engine.structure(step.module), frozen)
         kind = role if role in ("teacher", "student") else "labels"
         key = (structure, step.options, carry_id, target_id, kind, taught_id)
@@ -258,7 +221,7 @@ class Chain:
     def _vary(self, key, fn, module: str, variant: Variant, arguments, results):
         """Compile a gradient program as it is, with its update, or with its norm."""
         name, donate = getattr(fn, "__name__", "block"), ()
-        frozen = self._frozen(module)
+        frozen = self.arrays.frozen(module)
         if frozen:
             fn = programs.with_frozen(fn, frozen, 1)
         if variant == "update":
@@ -279,28 +242,18 @@ class Chain:
     def _opt_arguments(self, module: str):
         init = self.update.make_optimizer(0.1).init
         return [
-            (jax.eval_shape(init, self._trained(module)), OptimizerOf(module)),
+            (jax.eval_shape(init, self.arrays.shapes(module)), OptimizerOf(module)),
             (SCALAR, "copied"),
         ]
 
-    def _frozen(self, module: str) -> frozenset:
-        if module not in self._frozen_leaves:
-            params = self.modules[module].params
-            self._frozen_leaves[module] = self.update.frozen(module, params)
-        return self._frozen_leaves[module]
-
-    def _trained(self, module: str) -> Tree:
-        """Return the shapes of the module's arrays that are not frozen."""
-        return trained(self.modules[module].params, self._frozen(module))
-
     def apply_update(self, module: str) -> Any:
         """Return the program that updates one module from its gradients."""
-        key = ("update", self.engine.structure(module), self._frozen(module))
+        key = ("update", self.engine.structure(module), self.arrays.frozen(module))
         call = self._calls.get(key)
         if call is None:
             fn = programs.update(self.update.make_optimizer, self.update.clip_norm)
             params = (self.modules[module].params, "weights")
-            rest = [(self._trained(module), "weights"), (SCALAR, "copied")]
+            rest = [(self.arrays.shapes(module), "weights"), (SCALAR, "copied")]
             arguments = [params, *self._opt_arguments(module), *rest]
             donate = (0, 1) if self.update.donate else ()
             results = ("weights", OptimizerOf(module))
@@ -309,61 +262,6 @@ class Chain:
                 full, fn, arguments, results, donate
             )
         return call
-
-    def add(self, module: str) -> Any:
-        """Return the program that adds two gradients of a module."""
-        params = (self._trained(module), "weights")
-        return self._small("add", programs.add, module, [params] * 2)
-
-    def add_norm(self, module: str) -> Any:
-        """Return the program that adds a gradient's squared norm to a sum."""
-        params = (self._trained(module), "weights")
-        return self._small("norm", _add_norm, module, [(SCALAR, "copied"), params])
-
-    def scale(self, module: str) -> Any:
-        """Return the program that multiplies a module's gradients by a number."""
-        arguments = [(self._trained(module), "weights"), (SCALAR, "copied")]
-        return self._small("scale", programs.scaled, module, arguments)
-
-    def add_cotangents(self, carry_id: int) -> Any:
-        """Return the program that adds two cotangents of one carry."""
-        key = ("add cotangents", carry_id)
-        if key not in self._calls:
-            floats = split_carry(self.engine.carry(carry_id))[0]
-            one: tuple[Any, Kind] = floats, "data"
-            self._calls[key] = self.engine.compile(
-                key, programs.add, (one, one), "data"
-            )
-        return self._calls[key]
-
-    @functools.cached_property
-    def rank_factors(self) -> Any:
-        """The program (two losses, two weights, share of this batch) -> factors of the
-        two gradients."""
-        fn = programs.rank_factors(self.teaching.rank)
-        scalar: tuple[Any, Kind] = SCALAR, "copied"
-        five = scalar, scalar, scalar, scalar, scalar
-        return self.engine.compile(("rank", self._own), fn, five, "copied")
-
-    def shares(self, n: int) -> Any:
-        """Return 1 / n on the device."""
-        if ("share", n) not in self._calls:
-            self._calls["share", n] = self.engine.put(np.float32(1 / n))
-        return self._calls["share", n]
-
-    def mean(self, logs: Sequence[Any]) -> Any:
-        """Return the mean of what was logged for several batches."""
-        one = self.engine.carry_id(logs[0])
-        argument: tuple[Any, Kind] = [self.engine.carry(one)] * len(logs), "copied"
-        key = "mean", len(logs), one
-        call = self.engine.compile(key, programs.mean, [argument], "copied")
-        return call(list(logs))
-
-    def _small(self, kind: str, fn: Callable, module: str, arguments):
-        key = (kind, self.engine.structure(module), self._frozen(module))
-        if key not in self._calls:
-            self._calls[key] = self.engine.compile(key, fn, arguments, "weights")
-        return self._calls[key]
 
     # --- warm-up ------------------------------------------------------------------
 
@@ -382,56 +280,7 @@ class Chain:
           roles: Those of a plan, one for each of its paths.
           accumulate: Batches in a step.
         """
-        last, seen = len(self.engine.supernet.slots) - 1, set()
-        several_paths = len(roles) > 1 or accumulate > 1
-        variants: list[Variant] = [
-            "update" if self.update.clip_norm is None else "norm"
-        ]
-        if several_paths:
-            variants = ["gradient"]
-        reached = reachable(self.engine.supernet, x)
-        heads: list[tuple[Variant, Role, Any]] = [
-            (variant, role, reached[-1].out if role == "student" else None)
-            for variant in variants
-            for role in dict.fromkeys(roles)
-        ]
-        for step, carry, _ in reached:
-            carry_id = self.engine.carry_id(carry)
-            key = (
-                self.engine.structure(step.module),
-                self._frozen(step.module),
-                step.options,
-                carry_id,
-                step.layer == 0,
-            )
-            if key in seen:
-                continue
-            seen.add(key)
-            if step.layer == last:
-                yield lambda s=step, c=carry_id: [
-                    self.head(s, c, targets, *h) for h in heads
-                ]
-            else:
-                yield lambda s=step, c=carry_id: [
-                    self.backward(self.block(s, c), s.module, v) for v in variants
-                ]
-        if several_paths or self.update.clip_norm is not None:
-            for name in self.modules:
-                yield lambda n=name: self.apply_update(n)
-        if several_paths:
-            pairs = "better" in roles
-            if pairs:
-                yield lambda: self.rank_factors
-            for name in self.modules:
-                yield lambda n=name: (self.add(n), self.add_norm(n))
-                if pairs:
-                    yield lambda n=name: self.scale(n)
-            for carry_id in {self.engine.carry_id(r.carry) for r in reached[1:]}:
-                yield lambda c=carry_id: self.add_cotangents(c)
-
-
-def _add_norm(total, gradients):
-    return total + programs.squared_norm(gradients)
+        return jobs(self, x, targets, roles, accumulate)
 
 
 def _suffix(step: Step) -> str:

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from oneshot import programs
-from oneshot.chain import Batch, PlannedPath, Update
 from oneshot.engine import SCALAR, Engine, key_shape
 from oneshot.nested import trained
+from oneshot.planned import Batch, PlannedPath, Update
 from oneshot.reweighting import mean_of
 from oneshot.strategies import Role
 from oneshot.supernet import Supernet, Tree, Weights

@@ -14,13 +14,14 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from oneshot.chain import Batch, Chain, PlannedPath, Update
+from oneshot.chain import Chain
 from oneshot.engine import Engine, OptimizerOf
 from oneshot.freezing import check_frozen, frozen_leaves
 from oneshot.losses import Metric, Metrics, as_metrics, cross_entropy
 from oneshot.momentum import Separated, of_group, with_group
 from oneshot.nested import trained
 from oneshot.optimizer import check_optimizer
+from oneshot.planned import Batch, PlannedPath, Update
 from oneshot.programs import MakeOptimizer
 from oneshot.randomness import DROPOUT, WEIGHTS, stream_key
 from oneshot.rates import ComplexityAware

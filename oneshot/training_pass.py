@@ -17,7 +17,8 @@ from oneshot.supernet import Tree, Weights
 from oneshot.teaching import order_of
 
 if TYPE_CHECKING:
-    from oneshot.chain import Batch, Block, Chain, PlannedPath, Variant
+    from oneshot.chain import Block, Chain, Variant
+    from oneshot.planned import Batch, PlannedPath
 
 Member = tuple[int, "PlannedPath"]  # its place in the plan, and itself
 
@@ -114,7 +115,7 @@ class TrainingPass:
     def _sum(self, total: list[Any] | None, more: list[Any], carry_id: int):
         if total is None or not more:  # data has no cotangent
             return more
-        return self.chain.add_cotangents(carry_id)(total, more)
+        return self.chain.sums.add_cotangents(carry_id)(total, more)
 
     def _pair(self, better: Member, worse: Member) -> None:
         """Run two paths whose losses are compared.
@@ -130,10 +131,10 @@ class TrainingPass:
         self.gradients = before
         losses = [self.logged[i]["loss"] for i, _ in (better, worse)]
         weights = [p.weight for _, p in (better, worse)]
-        factors = self.chain.rank_factors(*losses, *weights, self.share)
+        factors = self.chain.sums.rank_factors(*losses, *weights, self.share)
         for gradients, factor in zip(apart, factors, strict=True):
             for module, own in gradients.items():
-                self._accumulate(module, self.chain.scale(module)(own, factor))
+                self._accumulate(module, self.chain.sums.scale(module)(own, factor))
 
     def _forward(self, block: Block, step: Step, carry: Tree, tape: list) -> Tree:
         own = self.params[step.module], self.state[step.module]
@@ -200,14 +201,14 @@ class TrainingPass:
 
     def _accumulate(self, module: str, gradients: Tree) -> None:
         if module in self.gradients:
-            gradients = self.chain.add(module)(self.gradients[module], gradients)
+            gradients = self.chain.sums.add(module)(self.gradients[module], gradients)
         self.gradients[module] = gradients
 
     def finish(self):
         """Update every module that has gradients; return their squared norm."""
         if self.variant == "gradient":
             for module, gradients in self.gradients.items():
-                self.norm = self.chain.add_norm(module)(self.norm, gradients)
+                self.norm = self.chain.sums.add_norm(module)(self.norm, gradients)
         for module, gradients in self.gradients.items():
             call = self.chain.apply_update(module)
             own = self.params[module], self.optimizer[module], self.lr
