@@ -16,8 +16,9 @@ import jax
 
 from oneshot.costs import count_macs
 from oneshot.paths import Path, Step
+from oneshot.shapes import abstract
 from oneshot.space import Arch
-from oneshot.supernet import Supernet, Tree, abstract, reachable
+from oneshot.supernet import Supernet, Tree
 
 
 class Amount(NamedTuple):
@@ -42,7 +43,7 @@ class Work:
         self.supernet, self._start = supernet, _frozen(one)
         self._blocks = {
             (step, _frozen(carry)): (_macs(supernet, step, carry), _frozen(out))
-            for step, carry, out in reachable(supernet, one)
+            for step, carry, out in supernet.reachable(one)
         }
 
     def macs(self, arch: Sequence[int]) -> int:

@@ -28,8 +28,9 @@ from oneshot.gradient_sums import GradientSums
 from oneshot.paths import Step
 from oneshot.planned import Batch, PlannedPath, Update
 from oneshot.residuals import ResidualPlan, backward, forward, split_carry
+from oneshot.shapes import abstract
 from oneshot.strategies import Role
-from oneshot.supernet import Tree, Weights, abstract
+from oneshot.supernet import Tree, Weights
 from oneshot.teaching import Teaching
 from oneshot.trained_arrays import TrainedArrays
 from oneshot.training_pass import TrainingPass

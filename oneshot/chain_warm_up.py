@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from oneshot.reachable import Reached
 from oneshot.strategies import Role
-from oneshot.supernet import Reached, Tree, reachable
+from oneshot.supernet import Tree
 
 if TYPE_CHECKING:
     from oneshot.chain import Chain, Variant
@@ -26,7 +27,7 @@ def jobs(
       roles: Those of a plan, one for each of its paths.
       accumulate: Batches in a step.
     """
-    reached = reachable(chain.engine.supernet, x)
+    reached = chain.engine.supernet.reachable(x)
     several = len(roles) > 1 or accumulate > 1
     yield from _blocks(chain, reached, targets, roles, several)
     if several or chain.update.clip_norm is not None:

@@ -14,7 +14,8 @@ from oneshot.functional import Functional
 from oneshot.jaxprs import Box, trace, used_boxes
 from oneshot.jaxprs import count_macs as count_macs
 from oneshot.paths import Options, Path, Step
-from oneshot.supernet import Supernet, Tree, abstract
+from oneshot.shapes import abstract
+from oneshot.supernet import Supernet, Tree
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
+from oneshot.shapes import abstract
 from oneshot.sharding import (
     DATA_AXIS,
     Layout,
@@ -36,7 +37,7 @@ from oneshot.sharding import (
     replicated,
     shardings,
 )
-from oneshot.supernet import Supernet, Tree, Weights, abstract
+from oneshot.supernet import Supernet, Tree, Weights
 
 Device = Any  # a jax.Device, which type checkers take for a variable
 

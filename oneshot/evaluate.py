@@ -30,7 +30,8 @@ from oneshot.racing import Race, random_order
 from oneshot.resources import Resources, plan_chunk
 from oneshot.scores import Scores as Scores
 from oneshot.scoring import Scorer
-from oneshot.supernet import Supernet, Weights, abstract, reachable
+from oneshot.shapes import abstract
+from oneshot.supernet import Supernet, Weights
 
 
 class Evaluator:
@@ -86,7 +87,7 @@ class Evaluator:
             "calibrate": split_digest(data.calibrate) if recalibrate else "",
         }
         x = jax.ShapeDtypeStruct(scored.x.shape, scored.x.dtype)
-        outputs = reachable(supernet, x)[-1].out
+        outputs = supernet.reachable(x)[-1].out
         check_labels(outputs, scored.y, self.metrics["loss"])
         self._order = np.arange(len(scored.x))
         if race is not None:

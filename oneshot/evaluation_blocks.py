@@ -19,7 +19,8 @@ from oneshot.grouping import (
 from oneshot.losses import Metrics
 from oneshot.nn.backend import group_bytes
 from oneshot.paths import Step
-from oneshot.supernet import Tree, abstract, reachable, shapes
+from oneshot.shapes import abstract, shapes
+from oneshot.supernet import Tree
 
 
 class _Program(NamedTuple):
@@ -212,7 +213,7 @@ class EvaluationBlocks:
         """Yield one job for each program that scoring such images runs."""
         last = len(self.engine.supernet.slots) - 1
         sizes = sorted({1, siblings})
-        for step, carry, _ in reachable(self.engine.supernet, abstract(x)):
+        for step, carry, _ in self.engine.supernet.reachable(abstract(x)):
             if step.layer != last:
                 yield lambda s=step, c=carry: self._call("evaluate", s, c)
                 continue
@@ -222,7 +223,7 @@ class EvaluationBlocks:
                 )
         if calibration is None:
             return
-        for step, carry, _ in reachable(self.engine.supernet, abstract(calibration)):
+        for step, carry, _ in self.engine.supernet.reachable(abstract(calibration)):
             kind = "calibrate" if self.has_statistics(step) else "evaluate"
             if step.layer != last:
                 yield lambda s=step, c=carry, k=kind: self._call(k, s, c)

@@ -20,7 +20,8 @@ from oneshot.costs import parameter_boxes, state_boxes
 from oneshot.functional import Functional
 from oneshot.jaxprs import Box
 from oneshot.paths import Options
-from oneshot.supernet import Supernet, Tree, Weights, abstract, layer_key
+from oneshot.shapes import abstract
+from oneshot.supernet import Supernet, Tree, Weights, layer_key
 
 Pad = tuple[tuple[int, int], ...]  # elements cut off before and after, for each axis
 

@@ -14,7 +14,7 @@ from oneshot.losses import Metric, check_labels
 from oneshot.reweighting import Drawn, plain
 from oneshot.step_metrics import StepMetrics, host_metrics
 from oneshot.strategies import WithExamples
-from oneshot.supernet import Supernet, reachable
+from oneshot.supernet import Supernet
 from oneshot.train import TrainState
 
 
@@ -127,7 +127,7 @@ def _drawn(
 def check_data(trainer: Trains, data: Data, batch_size: int) -> None:
     """Raise if labels do not fit the head; see `check_labels`."""
     x = jax.ShapeDtypeStruct((batch_size, *data.train.x.shape[1:]), data.train.x.dtype)
-    outputs = reachable(trainer.supernet, x)[-1].out
+    outputs = trainer.supernet.reachable(x)[-1].out
     for split in (data.train, data.validate):
         check_labels(outputs, split.y, plain(trainer.metrics["loss"]))
 

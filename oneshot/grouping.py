@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from oneshot.jaxprs import array_sizes
 from oneshot.nn.backend import plain_operations
-from oneshot.supernet import Supernet, Tree, abstract, reachable
+from oneshot.shapes import abstract
+from oneshot.supernet import Supernet, Tree
 
 Flags = tuple[bool, ...]  # of the leaves of a carry: does it have an axis of examples?
 
@@ -37,7 +38,7 @@ def batched_leaves(net: Supernet, x: Tree, carry_id: Callable[[Tree], int]):
     n = jax.tree.leaves(x)[0].shape[0]
     twice = resized(x, (True,) * len(jax.tree.leaves(x)), 2 * n)
     found: dict[int, Flags] = {}
-    rows = zip(reachable(net, x), reachable(net, twice), strict=True)
+    rows = zip(net.reachable(x), net.reachable(twice), strict=True)
     for small, large in rows:
         for one, two in ((small.carry, large.carry), (small.out, large.out)):
             found[carry_id(one)] = tuple(

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from oneshot.extraction import extract
-from oneshot.supernet import Supernet, Tree, Weights, abstract
+from oneshot.shapes import abstract
+from oneshot.supernet import Supernet, Tree, Weights
 
 WARM_UP, RUNS = 3, 11
 

@@ -17,8 +17,9 @@ from oneshot.constraints import Constraints
 from oneshot.cost_tables import COSTS, Cost, CostTables
 from oneshot.latency import RUNS
 from oneshot.latency import latency as measure
+from oneshot.shapes import abstract
 from oneshot.space import Arch, SearchSpace
-from oneshot.supernet import Supernet, Tree, abstract, reachable
+from oneshot.supernet import Supernet, Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +202,7 @@ def _counts(space: SearchSpace) -> tuple[int | None, int | None, str]:
 def _programs(supernet: Supernet, x: Tree) -> tuple[int, int]:
     """Return the numbers of distinct blocks and of programs that training compiles."""
     found, last = set(), len(supernet.slots) - 1
-    for step, carry, _ in reachable(supernet, x):
+    for step, carry, _ in supernet.reachable(x):
         leaves, treedef = jax.tree.flatten(carry)
         shapes = treedef, tuple((a.shape, a.dtype) for a in leaves)
         # The stem's backward returns no gradient of its input, the head's is its loss.

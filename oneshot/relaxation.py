@@ -20,8 +20,9 @@ import numpy as np
 from oneshot.functional import Tree
 from oneshot.layers import Slot
 from oneshot.paths import Step
+from oneshot.shapes import shapes
 from oneshot.space import Arch, SearchSpace
-from oneshot.supernet import Supernet, Weights, layer_key, shapes
+from oneshot.supernet import Supernet, Weights, layer_key
 
 
 class Mixture(NamedTuple):

@@ -11,7 +11,9 @@ import jax
 from oneshot.bounded_cache import nbytes
 from oneshot.engine import Device
 from oneshot.nn.backend import group_bytes
-from oneshot.supernet import Reached, Supernet, abstract, reachable, shapes
+from oneshot.reachable import Reached
+from oneshot.shapes import abstract, shapes
+from oneshot.supernet import Supernet
 
 _CGROUP_FILES = (
     "/sys/fs/cgroup/memory.max",
@@ -142,7 +144,7 @@ def plan_chunk(
 def _levels(net: Supernet, x: jax.ShapeDtypeStruct) -> dict[int, Reached]:
     """Return the block of each layer but the last that returns most."""
     found: dict[int, Reached] = {}
-    for row in reachable(net, abstract(x)):
+    for row in net.reachable(abstract(x)):
         best = found.get(row.step.layer)
         if best is None or nbytes(row.out) > nbytes(best.out):
             found[row.step.layer] = row

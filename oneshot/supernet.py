@@ -6,7 +6,6 @@ what the engine, the evaluator and extraction are tested against.
 
 from __future__ import annotations
 
-import collections
 import copy
 import dataclasses
 import functools
@@ -20,8 +19,9 @@ import numpy as np
 
 from oneshot.functional import Functional, Mode, Tree, functional
 from oneshot.layers import Slot, flatten, named_layers
-from oneshot.nn.backend import plain_operations
 from oneshot.paths import Path, Step
+from oneshot.reachable import Reached, walk
+from oneshot.shapes import abstract, freeze, shapes, thaw
 from oneshot.space import Choice, SearchSpace
 
 
@@ -81,7 +81,7 @@ class Supernet:
             name: known.setdefault(module.structure(), len(known))
             for name, module in self.modules.items()
         }
-        # What `reachable` found: tracing is slow, and asked for often.
+        # What was reached: tracing is slow, and asked for often.
         self._reached: dict[Any, list[Reached]] = {}
         self._out_shapes: dict[Any, Tree] = {}
 
@@ -132,7 +132,7 @@ class Supernet:
         Raises:
           ValueError: If some option does not accept what an earlier one returns.
         """
-        reachable(self, x)
+        self.reachable(x)
         inits: dict[Any, Any] = {}  # modules that start alike share a compiled init
         params, state = {}, {}
         for i, (name, module) in enumerate(self.modules.items()):
@@ -149,6 +149,21 @@ class Supernet:
         return Weights(
             {k: m.params for k, m in modules}, {k: m.state for k, m in modules}
         )
+
+    def reachable(self, x: Tree) -> list[Reached]:
+        """Return each (step, carry shape) that some arch reaches, once, in layer order.
+
+        Args:
+          x: A batch or its `jax.ShapeDtypeStruct`s; only shapes matter.
+
+        Raises:
+          ValueError: If a block fails on a carry that an arch can bring to it.
+        """
+        shape = abstract(x)
+        start = freeze(shape)
+        if start not in self._reached:
+            self._reached[start] = list(walk(self, shape, self._out_shapes))
+        return self._reached[start]
 
     def path(self, arch: Sequence[int]) -> Path:
         """Return the path that `arch` resolves to, stem and head included.
@@ -287,122 +302,10 @@ def layer_key(key: jax.Array | None, layer: int) -> jax.Array | None:
     return None if key is None else jax.random.fold_in(key, layer)
 
 
-class Reached(NamedTuple):
-    """A block that some path runs: its step, and what it gets and returns."""
-
-    step: Step
-    carry: Tree  # abstract input
-    out: Tree  # abstract output
-
-
-def reachable(supernet: Supernet, x: Tree) -> list[Reached]:
-    """Return each (step, carry shape) that some arch reaches, once, in layer order.
-
-    Choices that several layers read are followed consistently, so that a width tied
-    through the whole network costs as many walks as it has options, not their product.
-
-    Raises:
-      ValueError: If a block fails on a carry that an arch can bring to it.
-    """
-    start = _freeze(abstract(x))
-    if start not in supernet._reached:
-        supernet._reached[start] = list(_walk(supernet, start))
-    return supernet._reached[start]
-
-
-def _walk(supernet: Supernet, start: Any) -> Iterator[Reached]:
-    choices = supernet.space.choices
-    last = {c: slot.layer for slot in supernet.slots for c in slot.choices}
-    fronts = {((), start): None}  # (tied choices still to be read, carry)
-    for slot in supernet.slots:
-        new_fronts, yielded = {}, set()
-        for pending, frozen in fronts:
-            carry = _thaw(frozen)
-            for assignment, step in slot.cases(choices, dict(pending)):
-                out = frozen
-                if step is not None:
-                    out = _freeze(_out_shape(supernet, slot, step, carry))
-                    if (step, frozen) not in yielded:
-                        yielded.add((step, frozen))
-                        yield Reached(step, carry, _thaw(out))
-                known = {**dict(pending), **assignment}
-                rest = ((c, v) for c, v in known.items() if last[c] > slot.layer)
-                new_fronts[tuple(sorted(rest)), out] = None
-        fronts = _without_idle(new_fronts, choices)
-
-
-def _without_idle(
-    fronts: dict[Any, None], choices: Sequence[Choice]
-) -> dict[Any, None]:
-    """Leave out pending choices that no carry depends on: any option may follow.
-
-    Without that, operations tied over many layers would multiply.
-    """
-    for choice in {c for pending, _ in fronts for c, _ in pending}:
-        options = collections.Counter(
-            (tuple(p for p in pending if p[0] != choice), carry)
-            for pending, carry in fronts
-        )
-        if set(options.values()) == {len(choices[choice].options)}:
-            fronts = dict.fromkeys(options)
-    return fronts
-
-
-def abstract(tree: Tree) -> Tree:
-    """Return the shapes and dtypes of a pytree of arrays."""
-    return jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)), tree
-    )
-
-
-def _freeze(tree: Tree):
-    leaves, treedef = jax.tree.flatten(tree)
-    return treedef, tuple((a.shape, a.dtype) for a in leaves)
-
-
-def _thaw(frozen) -> Tree:
-    treedef, leaves = frozen
-    return treedef.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
-
-
-def _out_shape(supernet: Supernet, slot: Slot, step: Step, carry: Tree) -> Tree:
-    seen, module = supernet._out_shapes, supernet.modules[step.module]
-    signature = supernet.structures[step.module], step.options, _freeze(carry)
-    if signature not in seen:
-        run = functools.partial(module.apply, options=step.options, mode="train")
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        try:
-            with plain_operations():  # quicker to trace, and of the same shapes
-                out, _ = jax.eval_shape(
-                    lambda p, s, c, k: run(p, s, c, key=k),
-                    module.params,
-                    module.state,
-                    carry,
-                    key,
-                )
-        except Exception as error:
-            options = f" with {dict(step.options)}" if step.options else ""
-            raise ValueError(
-                f"Module {step.module!r} of layer {slot.name!r}{options} does not "
-                f"accept its input {shapes(carry)}, which some arch brings to it: "
-                f"{error} Either let every option of the earlier layers return what "
-                "this one needs, or tie the two by passing one Choice to both."
-            ) from error
-        seen[signature] = out
-    return seen[signature]
-
-
-def shapes(tree: Tree) -> str:
-    """Return the dtypes and shapes of a pytree, for messages."""
-    return ", ".join(
-        f"{a.dtype}{list(a.shape)}" for a in jax.tree.leaves(abstract(tree))
-    )
-
-
 def _check_equal_shapes(slot: Slot, steps, outs) -> None:
-    found = {_freeze(out[0]): step for step, out in zip(steps, outs, strict=True)}
+    found = {freeze(out[0]): step for step, out in zip(steps, outs, strict=True)}
     if len(found) > 1:
-        each = "; ".join(f"{s or 'skip'}: {shapes(_thaw(o))}" for o, s in found.items())
+        each = "; ".join(f"{s or 'skip'}: {shapes(thaw(o))}" for o, s in found.items())
         raise ValueError(
             f"The options of layer {slot.name!r} return different shapes ({each}), "
             "which a traced arch cannot select between. Pass the arch as a tuple of "

@@ -20,7 +20,7 @@ from oneshot.losses import accuracy, cross_entropy
 from oneshot.paths import num_nodes
 from oneshot.resources import Resources, default_memory_limit, host_memory, plan_chunk
 from oneshot.space import Commuting
-from oneshot.supernet import Supernet, Weights, reachable
+from oneshot.supernet import Supernet, Weights
 
 UNCACHED = Resources(cache_bytes=0)
 
@@ -152,7 +152,7 @@ def test_a_table_as_long_as_the_batch_is_not_cut(monkeypatch):
     flags = batched_leaves(
         net, jax.ShapeDtypeStruct((10, 12), "float32"), engine.carry_id
     )
-    carry = reachable(net, jax.ShapeDtypeStruct((10, 12), "float32"))[1].carry
+    carry = net.reachable(jax.ShapeDtypeStruct((10, 12), "float32"))[1].carry
     assert flags[engine.carry_id(carry)] == (True, False)
     archs = list(net.space.enumerate())
     want = Evaluator(net, data, engine=engine)(weights, archs).loss
@@ -178,7 +178,7 @@ def test_little_memory_means_smaller_chunks(mixed):
         for limit in (1 << 30, (12 << 20) + 60_000, (12 << 20) + 6_000)
     ]
     assert sizes[0] == 512 > sizes[1] > sizes[2] >= 1
-    rows = {r.step.layer: nbytes(r.out) // 512 for r in reachable(mixed.net, x)}
+    rows = {r.step.layer: nbytes(r.out) // 512 for r in mixed.net.reachable(x)}
     assert sizes[1] * sum(rows.values()) <= 2 * 60_000
 
 

@@ -21,7 +21,7 @@ from supernets import (
 from oneshot.engine import Engine
 from oneshot.layers import Elastic, Identity, OneOf, Stage
 from oneshot.losses import cross_entropy
-from oneshot.supernet import Supernet, reachable
+from oneshot.supernet import Supernet
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ class Mean(nnx.Module):
 def test_reachable_yields_each_block_and_shape_once():
     reference = BY_NAME["elastic_width"]
     net = reference.make()
-    found = list(reachable(net, reference.batch()[0]))
+    found = list(net.reachable(reference.batch()[0]))
     keys = [(b.step, b.carry.shape) for b in found]
     assert len(keys) == len(set(keys)) == 4 * 3  # a tied width is never mixed
     for block in found[3:]:
