@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from oneshot.digest import digest
-from oneshot.evaluate import Evaluator, settings_digest
+from oneshot.evaluate import Evaluator
+from oneshot.score_keys import settings_digest
 from oneshot.space import Arch
 from oneshot.supernet import Weights
 

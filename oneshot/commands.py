@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,8 @@ def _front(run: Run, result: Result, settings: SearchSettings) -> Table:
 def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
     """Extract a subnet of a run, tuned if asked for."""
     run = Run(path, None, Bars(console))
-    arch = options["arch"]
-    arch = _best(run, options["max_macs"]) if arch is None else arch
+    arch, chosen = options["arch"], options["arch"] is None
+    arch = _best(run, options["max_macs"]) if chosen else arch
     arch = run.supernet.space.path_key(run.supernet.space.check(arch))
     with run.bars.phase("tune") as progress:
         rate = options["tune_rate"]
@@ -107,6 +108,7 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
     run.extract(arch, weights, run.directory.best, tune_steps=options["tune_steps"])
     row = _row(run, arch, weights, options["test"])
     before = run.directory.read("result.json", {})
+    row |= {"chosen": chosen, "search": before.get("search") if chosen else None}
     rows = [  # those of the quickstart's table stay as they are
         r
         for r in before.get("rows", [])
@@ -118,7 +120,8 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
     console.print(
         f"Saved {run.network(arch)}: {row['params']:,} parameters, {row['macs']:,} "
         f"multiply-adds, validation loss {row['tuned_loss']:.4f} (inherited "
-        f"{row['inherited_loss']:.4f}). {_tested(run, row) if options['test'] else ''}"
+        f"{row['inherited_loss']:.4f}). {_ranked(run, row)}"
+        f"{_tested(run, row) if options['test'] else ''}"
         f'oneshot.load("{run.directory.best}") opens it.',
         soft_wrap=True,
     )
@@ -144,7 +147,6 @@ def _row(run: Run, arch: Any, weights: Any, test: bool) -> dict[str, Any]:
     inherited, metric = run.evaluator(run.weights, [arch]), run.task.headline.metric
     row = {
         "role": "extracted",
-        "chosen": True,
         "arch": list(arch),
         "network": run.network(arch),
         "params": run.costs.params(arch),
@@ -155,14 +157,26 @@ def _row(run: Run, arch: Any, weights: Any, test: bool) -> dict[str, Any]:
         "tuned_loss": float(run.evaluator(weights, [arch]).loss[0]),
     }
     if (name := _ranked_by(run)) != "loss":
-        found = run.ranker(name)(run.weights, [arch])
-        row[f"inherited_{name}"] = float(found.mean(name)[0])
-        row[f"inherited_{name}_se"] = float(found.standard_error(name)[0])
+        scores = _scores_of(run, arch)
+        row |= {f"inherited_{k}": scores[k] for k in (name, f"{name}_se")}
     if test:
         scorer = run.test_scorer("oneshot extract --test")
         row |= run.task.headline.row(scorer(weights, [arch]), "tuned")
         row["test_n"] = scorer.n
     return row
+
+
+def _ranked(run: Run, row: Mapping[str, Any]) -> str:
+    error = row.get("inherited_refitted")
+    return "" if error is None else f"Its refitted head's error: {error:.4f}. "
+
+
+def _scores_of(run: Run, arch: Any) -> Mapping[str, float]:
+    """Return an arch's scores as the last search has them or would have had them."""
+    for trial in run.searched():
+        if trial.path == arch and trial.status == "done":
+            return trial.scores
+    return run.ranker(_ranked_by(run))(run.weights, [arch]).rows()[0]
 
 
 def _tested(run: Run, row: dict[str, Any]) -> str:

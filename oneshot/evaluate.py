@@ -9,8 +9,6 @@ scored images.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,11 +21,20 @@ from oneshot.costs import Costs
 from oneshot.data import Data, Split, split_digest
 from oneshot.engine import Engine
 from oneshot.evaluation_blocks import EvaluationBlocks
-from oneshot.losses import Metric, Metrics, as_metrics, check_labels, cross_entropy
+from oneshot.features import OfOutputs
+from oneshot.losses import (
+    Metric,
+    Metrics,
+    as_metrics,
+    check_labels,
+    compares_examples,
+    cross_entropy,
+)
 from oneshot.paths import Path, unique
 from oneshot.population import Found, Population
 from oneshot.racing import Race, random_order
 from oneshot.resources import Resources, plan_chunk
+from oneshot.score_keys import metric_name, settings_digest
 from oneshot.scores import Scores as Scores
 from oneshot.scoring import Scorer
 from oneshot.shapes import abstract
@@ -83,12 +90,16 @@ class Evaluator:
         self.settings = {
             "split": self.split,
             "scored": split_digest(scored),
-            "metrics": {name: _named(m) for name, m in sorted(self.metrics.items())},
+            "metrics": {
+                name: metric_name(m) for name, m in sorted(self.metrics.items())
+            },
             "calibrate": split_digest(data.calibrate) if recalibrate else "",
         }
         x = jax.ShapeDtypeStruct(scored.x.shape, scored.x.dtype)
-        outputs = supernet.reachable(x)[-1].out
-        check_labels(outputs, scored.y, self.metrics["loss"])
+        outputs, labelled = supernet.reachable(x)[-1].out, self.metrics["loss"]
+        if isinstance(labelled, OfOutputs):
+            outputs, labelled = outputs[0], labelled.metric
+        check_labels(outputs, scored.y, labelled)
         self._order = np.arange(len(scored.x))
         if race is not None:
             _check_race(race, self.metrics)
@@ -116,6 +127,8 @@ class Evaluator:
             engines = [Engine(self.supernet, device=device) for device in here]
         resources = resources.filled(engines[0].device)
         size = self._chunk(scored, calibration, resources)
+        if self._together:  # then scores depend on who shares a chunk
+            self.settings["chunk"] = size
         scorers = [
             Scorer(
                 EvaluationBlocks(engine, self.metrics, resources.memory_limit),
@@ -139,7 +152,13 @@ class Evaluator:
             part = min(part, resources.chunk or part)
             resources = dataclasses.replace(resources, chunk=part)
         size = plan_chunk(self.supernet, x, images, resources)
-        return _round_up(size, self.engine.num_devices)
+        # Examples that are compared with each other are not taken in groups.
+        group = 1 if self._together else 64
+        return _round_up(size, self.engine.num_devices, group)
+
+    @property
+    def _together(self) -> bool:
+        return any(map(compares_examples, self.metrics.values()))
 
     @property
     def settings_digest(self) -> str:
@@ -268,26 +287,19 @@ def _check_race(race: Race, metrics: Metrics) -> None:
             f"The race compares {race.metric!r}, which is not measured; there are "
             f"{sorted(metrics)}. Name one of those, or give the evaluator that metric."
         )
+    if together := [name for name, m in metrics.items() if compares_examples(m)]:
+        raise ValueError(
+            "A race compares means over more and more examples, but the value of one "
+            f"by {together[0]!r} depends on the others of its chunk. Leave out the "
+            "race, or that metric."
+        )
 
 
-def _round_up(size: int, devices: int) -> int:
-    """Return a chunk that splits over devices and, if cheaply, into groups."""
-    for multiple in (64, 32, 16, 8, 4, 2, 1):
+def _round_up(size: int, devices: int, most: int) -> int:
+    """Return a chunk that splits over devices and, if cheaply, into groups of `most`
+    examples or a half, a quarter and so on."""
+    for multiple in (m for m in (64, 32, 16, 8, 4, 2, 1) if m <= most):
         padded = -(-size // (multiple * devices)) * multiple * devices
         if padded <= size * 1.02 or multiple == 1:
             return padded
     raise AssertionError("the last multiple always fits")
-
-
-def settings_digest(settings: Any) -> str:
-    """Return 16 hexadecimal digits of settings that JSON can hold."""
-    text = json.dumps(settings, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _named(metric: Metric) -> str:
-    """Return what tells one metric from another: a value's repr, a function's name."""
-    if dataclasses.is_dataclass(metric):
-        return repr(metric)
-    kind = metric if hasattr(metric, "__qualname__") else type(metric)
-    return f"{kind.__module__}.{kind.__qualname__}"

@@ -16,7 +16,7 @@ from oneshot.grouping import (
     group_size,
     in_groups,
 )
-from oneshot.losses import Metrics
+from oneshot.losses import Metrics, compares_examples
 from oneshot.nn.backend import group_bytes
 from oneshot.paths import Step
 from oneshot.shapes import abstract, shapes
@@ -150,7 +150,7 @@ class EvaluationBlocks:
     @property
     def _apart(self) -> bool:
         """Whether no metric compares the examples of a chunk with each other."""
-        return not any(getattr(m, "together", False) for m in self.metrics.values())
+        return not any(map(compares_examples, self.metrics.values()))
 
     def _apply(self, which: _Program, mode: str) -> Callable:
         apply = programs.block_apply(self.modules[which.module], which.options, mode)

@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from oneshot.functional import Functional
+from oneshot.functional import Functional, Tree
 from oneshot.losses import Metric
+from oneshot.shapes import shapes
 from oneshot.supernet import Supernet
 
 
@@ -24,12 +25,16 @@ def with_features(supernet: Supernet, *, pool: bool = True) -> Supernet:
 
     Args:
       supernet: Any whose head is given an array [n, ..., channels]; of several, the
-        features are the largest of floating point.
+        features are the largest of floating point that has n rows.
       pool: Whether features are means over the axes between, [n, channels]; False
-        keeps them, as where each token has a target.
+        keeps them, as where each token has a target. (A head that reads one of the
+        places, such as the last token, is given more than the mean tells.)
 
     Returns:
       A supernet of the same space and weights.
+
+    Raises:
+      ValueError: When it runs, if its head is given no such array.
 
     Example:
       >>> metrics = {"loss": OfOutputs(cross_entropy), "alignment": Alignment()}
@@ -55,11 +60,26 @@ class _Observed(Functional):
 
     def apply(self, params, state, carry, **how):
         outputs, new = super().apply(params, state, carry, **how)
-        leaves = [jnp.asarray(a) for a in jax.tree.leaves(carry)]
-        floats = [a for a in leaves if jnp.issubdtype(a.dtype, jnp.floating)]
-        found = max(floats, key=jnp.size)
+        found = max(_of_examples(carry, outputs), key=jnp.size)
         axes = tuple(range(1, jnp.ndim(found) - 1)) if self.pool else ()
         return (outputs, jnp.mean(found, axis=axes)), new
+
+
+def _of_examples(carry: Tree, outputs: jax.Array) -> list[jax.Array]:
+    """Return the floating point arrays of a carry that have a row for each example."""
+    n, leaves = len(outputs), [jnp.asarray(a) for a in jax.tree.leaves(carry)]
+    found = [
+        a
+        for a in leaves
+        if jnp.issubdtype(a.dtype, jnp.floating) and a.ndim > 1 and len(a) == n
+    ]
+    if not found:
+        raise ValueError(
+            f"Features are what the head is given, [{n}, ..., channels] for outputs of "
+            f"{n} examples, but it is given {shapes(carry)}. Let the layer before the "
+            "head return such an array."
+        )
+    return found
 
 
 def _observed(module: Functional, pool: bool) -> _Observed:

@@ -106,6 +106,14 @@ def as_metrics(loss: Metric | Metrics) -> dict[str, Metric]:
     return dict(loss)
 
 
+def compares_examples(metric: Metric) -> bool:
+    """Return whether a metric's value of an example depends on the others of its batch.
+
+    Such a metric has an attribute `together` that is true.
+    """
+    return bool(getattr(metric, "together", False))
+
+
 def check_labels(outputs: Any, targets: Any, loss: Metric) -> None:
     """Raise if integer labels fall outside the classes that a network tells apart.
 

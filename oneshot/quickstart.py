@@ -127,12 +127,13 @@ def _rows(
     """Return the rows of the table; the test split is opened here, once."""
     scorer = run.test_scorer("final table")
     inherited = run.evaluator(run.weights, [arch for _, arch in subjects]).rows()
-    rows = []
+    search, rows = run.directory.read("result.json", {}).get("search"), []
     for i, ((role, arch), scores) in enumerate(zip(subjects, inherited, strict=True)):
         rows.append(
             {
                 "role": role,
                 "chosen": i < 3,
+                "search": search,
                 "arch": list(arch),
                 "network": run.network(arch),
                 "params": run.costs.params(arch),

@@ -9,8 +9,8 @@ from oneshot.resources import Resources
 from oneshot.supernet import Supernet
 from oneshot.tasks import Task
 
-# A head is refitted to about so many at a time: of more than that it learns little,
-# and a number that followed from the memory at hand would change the scores.
+# A head is refitted to about so many at a time: a number that followed from the memory
+# at hand would change the scores.
 TOGETHER = 1024
 
 
@@ -19,29 +19,33 @@ def refitting(supernet: Supernet, data: Data, task: Task) -> Evaluator:
 
     Args:
       supernet: Whose archs.
-      data: Its validation split is scored, in equal parts of up to 1,024 examples, to
-        each of which a head is refitted.
+      data: Its validation split is scored, in about equal parts of up to 1,024
+        examples, to each of which a head is refitted; fewer if memory lacks, which the
+        evaluator's settings tell.
       task: Says what the metrics are, and of what its labels are.
 
     Raises:
-      ValueError: If the task's labels belong to no place of the features.
+      ValueError: If the task has not one label an example.
 
     Example:
       >>> evaluator = refitting(net, data, TASKS["cross_entropy"])
       >>> evaluator(state.weights, archs).mean("refitted").argmin()
     """
-    if task.pool is None:
+    if task.labels != "example":
         raise ValueError(
-            "A head is refitted to features whose labels are known, but the labels of "
-            f"a task judged by its {task.headline.words} belong to no place in its "
-            "input. Rank by the loss."
+            "A head is refitted to features of examples that have one label each, but "
+            f"a task judged by its {task.headline.words} labels each {task.labels}. "
+            "Rank by the loss."
         )
-    n = len(data.validate.x)
-    parts = -(-n // TOGETHER)
     plain = {name: OfOutputs(metric) for name, metric in task.metrics.items()}
     return Evaluator(
-        with_features(supernet, pool=task.pool),
+        with_features(supernet),
         data,
         loss={**plain, "refitted": Refitted()},
-        resources=Resources(chunk=-(-n // parts)),
+        resources=Resources(chunk=part_of(len(data.validate.x))),
     )
+
+
+def part_of(n: int) -> int:
+    """Return how many of n examples share a refitted head."""
+    return -(-n // -(-n // TOGETHER))

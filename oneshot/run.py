@@ -145,10 +145,22 @@ class Run:
             self.supernet, self.data, loss=metrics, engine=engine, **options
         )
 
-    def ranker(self, rank_by: str) -> Evaluator:
-        """Return what gives a search the score that it minimises, and the others."""
-        if rank_by == "loss":
-            return self.evaluator
+    def ranker(self, ranked_by: str) -> Evaluator:
+        """Return what gives a search the score that it minimises, and the others.
+
+        Raises:
+          ValueError: If there is no such score, or not of this task.
+        """
+        known = {"loss": lambda: self.evaluator, "refitted": lambda: self._refitting}
+        if ranked_by not in known:
+            raise ValueError(
+                f"A search ranks by one of {list(known)}, but this one by "
+                f"{ranked_by!r}. Search again, or with the version that knows it."
+            )
+        return known[ranked_by]()
+
+    @functools.cached_property
+    def _refitting(self) -> Evaluator:
         return refitting(self.supernet, self.data, self.task)
 
     def test_scorer(self, reason: str) -> Evaluator:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oneshot.bound import Bound
-from oneshot.evaluate import Evaluator, settings_digest
+from oneshot.evaluate import Evaluator
 from oneshot.racing import Race
+from oneshot.score_keys import settings_digest
 from oneshot.settings import SearchSettings
 from oneshot.trials import Trial
 

@@ -92,11 +92,13 @@ class SearchSettings:
     """How to search."""
 
     algorithm: Literal["nsga2", "evolution", "random"] = "nsga2"
-    """NSGA-II for loss and multiply-adds; evolution or random for the loss."""
+    """NSGA-II for what `rank_by` names and multiply-adds; evolution or random for the
+    former alone."""
     rank_by: Literal["loss", "refitted"] = "loss"
-    """What is minimised: the loss, which the one head that all paths share decides; or
-    the error of a linear head refitted to each path's own features, held-out examples
-    at a time. It can rank better, and cannot race."""
+    """The loss, which depends on the one head that all paths share; or the error of a
+    linear head that is refitted to each path's own features and predicts each
+    validation example by the others. It is for tasks of one label an example, and
+    cannot race."""
     budget: int = 300
     """Distinct paths to score."""
     batch: int = 32
@@ -123,7 +125,7 @@ class SearchSettings:
         if self.race_top is not None and self.rank_by != "loss":
             raise ValueError(
                 "A race stops a path by its loss on part of the images, but "
-                f"`rank_by` is {self.rank_by!r}, which compares all images with each "
+                f"`rank_by` is {self.rank_by!r}, which compares images with each "
                 "other. Leave out one of the two."
             )
         if self.race_top is not None and not 1 <= self.race_top < self.batch:

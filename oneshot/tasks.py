@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from oneshot.correlations import wilson_interval
 from oneshot.losses import (
@@ -76,15 +76,14 @@ class Task:
       metrics: Functions `(outputs, targets) -> [n]` by name, with "loss".
       headline: Which of them is printed first.
       smoothed: `amount -> loss` with smoothed labels, or None where that means nothing.
-      pool: Whether an example's one label is of all its places, so that features are
-        pooled to refit a head; False where each place has a label, None where no label
-        has a place.
+      labels: What has a label: each example, each of its places, or none of them, as
+        of a sequence whose labels' places are not known.
     """
 
     metrics: Metrics
     headline: Headline
     smoothed: Callable[[float], Metric] | None = None
-    pool: bool | None = True
+    labels: Literal["example", "place", "sequence"] = "example"
 
     def training(self, settings: RunSettings) -> dict[str, Metric]:
         """Return the metrics to train by; the loss is smoothed if that is asked for.
@@ -113,12 +112,12 @@ TASKS = {
         {"loss": next_token, "bits": bits, "token_accuracy": token_accuracy},
         Headline("bits", "bits a token", ".4f"),
         SmoothedNextToken,
-        pool=False,
+        labels="place",
     ),
     "ctc": Task(
         CTC,
         Headline("token_error_rate", "token error rate", ".1%"),
-        pool=None,
+        labels="sequence",
     ),
 }
 

@@ -171,6 +171,37 @@ def test_a_search_ranks_by_refitted_heads(refitted):
     assert "best subnet by refitted head&#x27;s error" in page
 
 
+def test_a_search_by_refitted_heads_scores_no_stored_trial_again(refitted):
+    before = stored(refitted)
+    args = ["--budget", "6", "--batch", "6", "--algorithm", "random"]
+    assert main(["search", str(refitted), *args, "--rank-by", "refitted"]) == 0
+    assert stored(refitted) == before
+
+
+def test_a_later_search_did_not_choose_what_an_earlier_one_did(refitted, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(refitted, path)
+    assert main(["extract", str(path)]) == 0
+    assert main(["search", str(path), "--budget", "4", "--batch", "2"]) == 0
+    page = (path / "report.html").read_text()
+    assert "no subnet of this search is extracted yet" in page
+    assert "Validation loss over multiply-adds" in page
+    best = min(stored(path), key=lambda t: t.scores["loss"])
+    assert main(["extract", str(path)]) == 0
+    *_, row = json.loads((path / "result.json").read_text())["rows"]
+    assert tuple(row["arch"]) == best.path and "inherited_refitted" not in row
+    assert "best subnet by validation loss is" in (path / "report.html").read_text()
+
+
+def test_an_arch_that_was_named_is_not_called_the_best(run, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(run, path)
+    assert main(["extract", str(path), "--arch", "[0, 0, 0, 0, 0]"]) == 0
+    *_, row = json.loads((path / "result.json").read_text())["rows"]
+    assert not row["chosen"] and row["search"] is None
+    assert "The search's best" not in (path / "report.html").read_text()
+
+
 def test_a_head_is_refitted_to_all_that_validates(refitted, run):
     """By the library alone, from the run's own weights."""
     one = Run(run, None, Bars(Console(quiet=True)))
@@ -187,12 +218,12 @@ def test_a_head_is_refitted_to_all_that_validates(refitted, run):
 
 def test_a_refitted_head_does_not_race(run, capsys):
     message = refused(capsys, "search", run, "--race-top", "2", "--rank-by", "refitted")
-    assert "compares all images with each other" in message
+    assert "compares images with each other" in message
 
 
 def test_no_head_is_refitted_where_labels_have_no_place(run):
     one = Run(run, None, Bars(Console(quiet=True)))
-    with pytest.raises(ValueError, match="judged by its token error rate"):
+    with pytest.raises(ValueError, match="token error rate labels each sequence"):
         refitting(one.supernet, one.data, TASKS["ctc"])
 
 

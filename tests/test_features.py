@@ -1,13 +1,25 @@
 """Scores by features: alignment and refitted heads against their definitions."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from supernets import BY_NAME
 
-from oneshot import Evaluator, Resources, evaluation_blocks
-from oneshot.features import Alignment, OfOutputs, Refitted, with_features
+from oneshot import Evaluator, Race, Resources, evaluation_blocks
+from oneshot.data import Split
+from oneshot.features import (
+    Alignment,
+    OfOutputs,
+    Refitted,
+    _of_examples,
+    with_features,
+)
 from oneshot.losses import cross_entropy
+from oneshot.refitting import part_of
+from oneshot.scoring import _chunks
 
 CLASSES, N, D = 4, 30, 7
 RNG = np.random.default_rng(0)
@@ -100,6 +112,68 @@ def test_features_are_what_the_head_is_given(name):
     carry = max(jax.tree.leaves(carry), key=np.size)
     middle = tuple(range(1, carry.ndim - 1)) if pool else ()
     np.testing.assert_allclose(features, carry.mean(middle), rtol=1e-5)
+
+
+def test_features_are_of_examples_only():
+    """What travels along, such as a table of embeddings, has no row for each."""
+    table, rows = jnp.zeros((50, 8)), jnp.ones((6, 5, 4))
+    found = _of_examples({"table": table, "rows": rows, "few": rows[:, 0]}, rows)
+    assert [a.shape for a in found] == [(6, 4), (6, 5, 4)]
+    with pytest.raises(ValueError, match=r"it is given float32\[50, 8\]"):
+        _of_examples({"table": table}, rows)
+
+
+def test_settings_name_metrics_alike_in_every_process():
+    reference = BY_NAME["mixed"]
+    net, data = reference.make(), reference.data(75)
+    metrics = {"loss": OfOutputs(cross_entropy), "refitted": Refitted(0.1)}
+    settings = [
+        Evaluator(
+            with_features(net), data, loss=metrics, resources=Resources(chunk=n)
+        ).settings
+        for n in (16, 8)
+    ]
+    assert settings[0]["metrics"] == {
+        "loss": "OfOutputs(metric=oneshot.losses.cross_entropy)",
+        "refitted": "Refitted(ridge=0.1)",
+    }
+    assert [one["chunk"] for one in settings] == [16, 8]
+    plain = Evaluator(net, data, resources=Resources(chunk=16)).settings
+    assert "chunk" not in plain
+
+
+def test_labels_are_checked_behind_features():
+    reference = BY_NAME["mixed"]
+    net, data = reference.make(), reference.data(75)
+    x, y = data.validate
+    wrong = dataclasses.replace(data, validate=Split(x, y + 100), _on_device={})
+    with pytest.raises(ValueError, match="labels"):
+        Evaluator(with_features(net), wrong, loss=OfOutputs(cross_entropy))
+
+
+def test_metrics_that_compare_examples_do_not_race():
+    reference = BY_NAME["mixed"]
+    net, data = reference.make(), reference.data(75)
+    metrics = {"loss": OfOutputs(cross_entropy), "alignment": Alignment()}
+    with pytest.raises(ValueError, match="'alignment' depends on the others"):
+        Evaluator(with_features(net), data, loss=metrics, race=Race(top=2))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_what_fills_up_a_chunk_is_told_by_its_targets(dtype):
+    x, y = np.arange(10.0)[:, None], np.arange(20).reshape(10, 2).astype(dtype)
+    first, last = _chunks(Split(x, y), 6)
+    np.testing.assert_array_equal(first.y, y[:6])
+    np.testing.assert_array_equal(last.y, [*y[6:], [-1, -1], [-1, -1]])
+    np.testing.assert_array_equal(last.x[:, 0], [6, 7, 8, 9, 9, 9])
+
+
+@pytest.mark.parametrize("n", [1, 400, 1024, 1025, 2047, 10_000, 51_201, 60_000])
+def test_a_head_is_refitted_to_about_equal_parts(n):
+    size = part_of(n)
+    parts = -(-n // size)
+    last = n - (parts - 1) * size
+    assert size <= 1024 and size - parts < last <= size
 
 
 def test_an_evaluator_scores_features_chunk_by_chunk(monkeypatch):

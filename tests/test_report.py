@@ -265,6 +265,19 @@ def test_the_front_is_of_the_score_that_ranked():
     assert "Refitted head's error over multiply-adds of 12 subnets" in text
     assert f"best subnet by refitted head's error is {chosen[-1]['network']}" in text
     assert "Validation loss over multiply-adds" not in text
+    assert "Refitted head's error" in text.split("Role")[1]  # a column
+    assert "what follows is of validation losses, and says nothing of that" in text
+
+
+def test_rows_of_an_earlier_search_are_not_the_best_of_this_one():
+    inputs = _inputs()
+    now, before = ({"settings": name, "ranked_by": "loss"} for name in "ab")
+    inputs["result"]["search"] = now
+    for row in inputs["result"]["rows"]:
+        row["search"] = before
+    text = _text(_check(_render(inputs)))
+    assert "no subnet of this search is extracted yet" in text
+    assert "best subnet by" not in text
 
 
 @pytest.mark.parametrize("race", [None, {}])

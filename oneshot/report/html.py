@@ -55,9 +55,9 @@ def render(
     rows = mappings(result.get("rows"))
     parts = [
         _header(result, rows, metrics, trials),
-        sections.results(rows, headline(result)),
+        sections.results(rows, headline(result), ranked(result)),
         sections.found_front(trials, rows, mapping(result.get("race")), ranked(result)),
-        sections.trust(mapping(result.get("ranking"))),
+        sections.trust(mapping(result.get("ranking")), ranked(result)),
         sections.training(metrics),
         record.failures(trials),
         record.what_ran(result),
@@ -88,12 +88,14 @@ def _header(
         f"{len(trials):,} trials" if trials else "",
     ]
     by = ranked(result)
-    winner = _winner(rows, by)
+    # Rows of an earlier search stay in the table, but this one did not choose them.
+    own = [r for r in rows if r.get("search") in (None, result.get("search"))]
+    winner = _winner(own, by)
     if winner is not None:
         judged = headline(result)
         lead = _winner_sentence(winner, judged, by) + _comparison(winner, rows, judged)
     elif trials:
-        lead = "<p>Searched; no subnet is chosen yet.</p>"
+        lead = "<p>Searched; no subnet of this search is extracted yet.</p>"
     elif metrics:
         lead = "<p>Trained; nothing is searched yet.</p>"
     else:

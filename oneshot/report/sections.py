@@ -12,7 +12,7 @@ from oneshot.report import plots, svg
 from oneshot.report.blocks import missing, section, table
 from oneshot.report.headline import Headline
 from oneshot.report.race import all_images, described
-from oneshot.report.ranked import Ranked
+from oneshot.report.ranked import BY_LOSS, Ranked
 from oneshot.report.text import (
     DASH,
     count,
@@ -33,25 +33,28 @@ COMMANDS = {
 }
 
 
-def results(rows: Sequence[Row], headline: Headline) -> str:
+def results(rows: Sequence[Row], headline: Headline, ranked: Ranked = BY_LOSS) -> str:
     """The table of chosen subnets and of those they are compared with.
 
     Args:
         rows: The result's rows.
         headline: The metric that they are judged by.
+        ranked: What the last search ranked by; a column, if not the loss.
 
     Returns:
         HTML.
     """
     if not rows:
         return section("Results", missing("No subnet is extracted", COMMANDS["tune"]))
+    more = [] if ranked == BY_LOSS else [ranked.score]
     cells = [
         (
             f'<span class="role">{escape(row.get("role") or DASH)}</span>',
             f'<span class="network">{escape(_network(row))}</span>',
             _count_cell(row.get("params")),
             _count_cell(row.get("macs")),
-            _with_error(row.get("inherited_loss"), row.get("inherited_loss_se")),
+            _with_error(row, "inherited_loss"),
+            *(_with_error(row, f"inherited_{name}") for name in more),
             headline.inherited(row),
             f"<strong>{headline.tuned(row)}</strong>",
             headline.bounds(row),
@@ -67,16 +70,19 @@ def results(rows: Sequence[Row], headline: Headline) -> str:
     if sizes:
         tested = ", ".join(f"{n:,}" for n in sizes)
         note += f" Test {headline.words}: on {tested} examples the search never saw."
-    return section("Results", table(_head(headline), cells, marked=marked), note)
+    return section(
+        "Results", table(_head(headline, ranked), cells, marked=marked), note
+    )
 
 
-def _head(headline: Headline) -> Sequence[str]:
+def _head(headline: Headline, ranked: Ranked) -> Sequence[str]:
     return (
         "Role",
         "Subnet",
         "Parameters",
         "Multiply-adds",
         "Validation loss",
+        *([] if ranked == BY_LOSS else [ranked.title]),
         f"Validation {headline.words}",
         f"Test {headline.words}, tuned",
         "95 % interval" + ", %" * headline.share,
@@ -93,7 +99,8 @@ def _count_cell(value: Any) -> str:
     return f"<span{exact}>{count(value)}</span>"
 
 
-def _with_error(value: Any, error: Any) -> str:
+def _with_error(row: Row, key: str) -> str:
+    value, error = row.get(key), row.get(f"{key}_se")
     if number(error) is None:
         return fixed(value)
     return f'{fixed(value)} <small class="muted">± {fixed(error)}</small>'
@@ -127,11 +134,12 @@ def found_front(
     return section(title, f"{raced}<figure>{figure}</figure>", note)
 
 
-def trust(ranking: Row) -> str:
+def trust(ranking: Row, ranked: Ranked = BY_LOSS) -> str:
     """How well inherited weights rank subnets, beside rankings that cost nothing.
 
     Args:
         ranking: The result's ranking.
+        ranked: What the last search ranked by.
 
     Returns:
         HTML.
@@ -141,6 +149,11 @@ def trust(ranking: Row) -> str:
         return section(title, missing("The ranking is not measured", COMMANDS["all"]))
     words = ranking.get("words")
     body = f'<p class="words">{escape(words)}</p>' if words else ""
+    if ranked != BY_LOSS:
+        body += (
+            f"<p>The last search ranked by {escape(ranked.words)}; what follows is of "
+            "validation losses, and says nothing of that.</p>"
+        )
     rows = [
         _tau_row("Inherited validation loss", ranking),
         *(
