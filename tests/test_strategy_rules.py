@@ -171,6 +171,19 @@ def test_a_teacher_keeps_those_students_that_differ():
         assert {p.arch for p in plan[1:]} <= {(2, 2, 0), (2, 2, 1)}
 
 
+@pytest.mark.parametrize(("reduce", "each"), [("sum", 1.0), ("mean", None)])
+def test_a_mean_of_fewer_paths_is_a_mean(reduce, each):
+    """As long a step as any other, though some students are left out."""
+    inner = Sandwich(SQUARE, (0, 0, 0), (2, 2, 2), random=6, reduce=reduce)
+    board = PriorityBoard(SQUARE, size=3, reduce=reduce)
+    for whole, held in ((inner, {"a": 2, "b": 2}), (board, {"a": 1, "b": 2})):
+        plans, _ = run(Restricted(SQUARE, held, whole), 60)
+        assert len({len(plan) for plan in plans}) > 1
+        for plan in plans:
+            want = each or 1 / len(plan)
+            assert [p.weight for p in plan] == pytest.approx([want] * len(plan))
+
+
 # --- what is told of costs --------------------------------------------------------
 
 

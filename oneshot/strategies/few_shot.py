@@ -12,6 +12,7 @@ Reference:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,12 +113,20 @@ class Restricted:
         if not own:
             return plan
         if len(own) < len(students):  # the teacher has others, and trains on the labels
-            return tuple(p for p in plan if p not in own)
+            return _a_mean_still(plan, tuple(p for p in plan if p not in own))
         rest = tuple(p for p in plan if p.role not in ("teacher", "student"))
-        return *rest, own[-1]._replace(role="labels")
+        return _a_mean_still(plan, (*rest, own[-1]._replace(role="labels")))
 
     def observe(self, state: Any, plan: Plan, metrics: Any) -> Any:
         return self._inner.observe(state, plan, metrics)
+
+
+def _a_mean_still(before: Plan, after: Plan) -> Plan:
+    """Return a plan of fewer paths whose weights sum to 1 if those of all did."""
+    if not math.isclose(sum(p.weight for p in before), 1):
+        return after
+    total = sum(p.weight for p in after)
+    return tuple(p._replace(weight=p.weight / total) for p in after)
 
 
 def split(
