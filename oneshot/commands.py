@@ -12,6 +12,7 @@ from rich.table import Table
 from oneshot import profiling
 from oneshot import quickstart as pipeline
 from oneshot.progress import Bars
+from oneshot.report.ranked import Ranked
 from oneshot.run import Run
 from oneshot.rundir import RunDirectory
 from oneshot.searched import ranking_score
@@ -77,7 +78,7 @@ def _front(run: Run, result: Result, settings: SearchSettings) -> Table:
     table.add_column("subnet")
     headline = run.task.headline
     names = ["multiply-adds", "parameters", "validation loss", headline.words]
-    names += ["images"] * raced + ["refitted head's error"] * (ranked_by != "loss")
+    names += ["images"] * raced + [Ranked.of(ranked_by).words] * (ranked_by != "loss")
     for name in names:
         table.add_column(name, justify="right")
     for trial in both.front:
@@ -167,8 +168,10 @@ def _row(run: Run, arch: Any, weights: Any, test: bool) -> dict[str, Any]:
 
 
 def _ranked(run: Run, row: Mapping[str, Any]) -> str:
-    error = row.get("inherited_refitted")
-    return "" if error is None else f"Its refitted head's error: {error:.4f}. "
+    by = Ranked.of(_ranked_by(run))
+    if by.score == "loss":
+        return ""
+    return f"The search's {by.words}: {row[f'inherited_{by.score}']:.4f}. "
 
 
 def _scores_of(run: Run, arch: Any) -> Mapping[str, float]:

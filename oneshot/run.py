@@ -26,16 +26,16 @@ from oneshot.digest import digest
 from oneshot.evaluate import Evaluator
 from oneshot.extraction import Model, extract
 from oneshot.factories import Factory
+from oneshot.feature_scores import scoring_features
 from oneshot.models import Origin, save_model
 from oneshot.optimizer import adamw, muon, sgd
 from oneshot.progress import Bars, Report
-from oneshot.refitting import refitting
 from oneshot.report import render
 from oneshot.resources import Resources
 from oneshot.rundir import RunDirectory
 from oneshot.searched import is_current, last_trials, ranking_score
 from oneshot.searching import Result
-from oneshot.settings import RunSettings, SearchSettings
+from oneshot.settings import SCORES, RunSettings, SearchSettings
 from oneshot.space import Arch
 from oneshot.strategies import Sandwich, Strategy, StrictFair, Uniform
 from oneshot.supernet import Supernet, Weights
@@ -151,17 +151,16 @@ class Run:
         Raises:
           ValueError: If there is no such score, or not of this task.
         """
-        known = {"loss": lambda: self.evaluator, "refitted": lambda: self._refitting}
-        if ranked_by not in known:
+        if ranked_by not in SCORES:
             raise ValueError(
-                f"A search ranks by one of {list(known)}, but this one by "
-                f"{ranked_by!r}. Search again, or with the version that knows it."
+                f"A search ranks by one of {SCORES}, but this one by {ranked_by!r}. "
+                "Search again, or with the version that knows it."
             )
-        return known[ranked_by]()
+        return self.evaluator if ranked_by == "loss" else self._scoring_features
 
     @functools.cached_property
-    def _refitting(self) -> Evaluator:
-        return refitting(self.supernet, self.data, self.task)
+    def _scoring_features(self) -> Evaluator:
+        return scoring_features(self.supernet, self.data, self.task)
 
     def test_scorer(self, reason: str) -> Evaluator:
         """Return an evaluator on the test split, which is opened for this reason."""

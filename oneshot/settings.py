@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +87,10 @@ class RunSettings:
         return RunSettings(**{k: v for k, v in data.items() if k in known})
 
 
+Score = Literal["loss", "alignment", "refitted"]
+SCORES: tuple[Score, ...] = get_args(Score)
+
+
 @dataclasses.dataclass(frozen=True)
 class SearchSettings:
     """How to search."""
@@ -94,11 +98,11 @@ class SearchSettings:
     algorithm: Literal["nsga2", "evolution", "random"] = "nsga2"
     """NSGA-II for what `rank_by` names and multiply-adds; evolution or random for the
     former alone."""
-    rank_by: Literal["loss", "refitted"] = "loss"
-    """The loss, which depends on the one head that all paths share; or the error of a
-    linear head that is refitted to each path's own features and predicts each
-    validation example by the others. It is for tasks of one label an example, and
-    cannot race."""
+    rank_by: Score = "loss"
+    """The loss, which depends on the one head that all paths share; how well classes
+    lie apart in what that head is given; or the error of a linear head refitted to
+    that, which predicts each validation example by the others. The latter two are for
+    tasks of one label an example, and cannot race."""
     budget: int = 300
     """Distinct paths to score."""
     batch: int = 32

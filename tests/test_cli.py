@@ -11,9 +11,9 @@ from rich.console import Console
 
 import oneshot
 from oneshot.cli import main
-from oneshot.features import Refitted
+from oneshot.feature_scores import scoring_features
+from oneshot.features import Alignment, Refitted
 from oneshot.progress import Bars
-from oneshot.refitting import refitting
 from oneshot.run import Run
 from oneshot.tasks import TASKS
 
@@ -147,40 +147,44 @@ def test_the_best_of_a_race_is_extracted_with_its_score_on_all_images(raced):
 
 
 @pytest.fixture(scope="module")
-def refitted(run, tmp_path_factory):
-    path = tmp_path_factory.mktemp("refitted") / "small"
+def aligned(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("aligned") / "small"
     shutil.copytree(run, path)
     args = ["--budget", "6", "--batch", "6", "--algorithm", "random"]
-    assert main(["search", str(path), *args, "--rank-by", "refitted"]) == 0
+    assert main(["search", str(path), *args, "--rank-by", "alignment"]) == 0
     return path
 
 
-def test_a_search_ranks_by_refitted_heads(refitted):
-    path, trials = refitted, stored(refitted)
-    assert len(trials) == 6 and all("refitted" in t.scores for t in trials)
+def test_a_search_ranks_by_alignment(aligned):
+    path, trials = aligned, stored(aligned)
+    assert len(trials) == 6 and all("alignment" in t.scores for t in trials)
     page = (path / "report.html").read_text()
-    assert "Refitted head&#x27;s error over multiply-adds of 6 subnets" in page
-    best = min(trials, key=lambda t: t.scores["refitted"])
+    assert "Minus alignment of features over multiply-adds of 6 subnets" in page
+    best = min(trials, key=lambda t: t.scores["alignment"])
     assert main(["extract", str(path)]) == 0
     (row,) = json.loads((path / "result.json").read_text())["rows"]
     assert tuple(row["arch"]) == best.path
-    for name in ("loss", "refitted"):
+    for name in ("loss", "alignment"):
         want = pytest.approx(best.scores[name], rel=1e-4)
         assert row[f"inherited_{name}"] == want
     page = (path / "report.html").read_text()
-    assert "best subnet by refitted head&#x27;s error" in page
+    assert "best subnet by minus alignment of features" in page
 
 
-def test_a_search_by_refitted_heads_scores_no_stored_trial_again(refitted):
-    before = stored(refitted)
+def test_searches_by_features_share_their_trials(aligned, tmp_path, capsys):
+    path, before = tmp_path / "copy", stored(aligned)
+    shutil.copytree(aligned, path)
     args = ["--budget", "6", "--batch", "6", "--algorithm", "random"]
-    assert main(["search", str(refitted), *args, "--rank-by", "refitted"]) == 0
-    assert stored(refitted) == before
+    for score in ("alignment", "refitted"):
+        assert main(["search", str(path), *args, "--rank-by", score]) == 0
+        assert stored(path) == before
+    tables = capsys.readouterr().out  # whose headings may be broken into lines
+    assert "alignment" in tables and "refitted" in tables
 
 
-def test_a_later_search_did_not_choose_what_an_earlier_one_did(refitted, tmp_path):
+def test_a_later_search_did_not_choose_what_an_earlier_one_did(aligned, tmp_path):
     path = tmp_path / "copy"
-    shutil.copytree(refitted, path)
+    shutil.copytree(aligned, path)
     assert main(["extract", str(path)]) == 0
     assert main(["search", str(path), "--budget", "4", "--batch", "2"]) == 0
     page = (path / "report.html").read_text()
@@ -189,7 +193,7 @@ def test_a_later_search_did_not_choose_what_an_earlier_one_did(refitted, tmp_pat
     best = min(stored(path), key=lambda t: t.scores["loss"])
     assert main(["extract", str(path)]) == 0
     *_, row = json.loads((path / "result.json").read_text())["rows"]
-    assert tuple(row["arch"]) == best.path and "inherited_refitted" not in row
+    assert tuple(row["arch"]) == best.path and "inherited_alignment" not in row
     assert "best subnet by validation loss is" in (path / "report.html").read_text()
 
 
@@ -202,29 +206,31 @@ def test_an_arch_that_was_named_is_not_called_the_best(run, tmp_path):
     assert "The search's best" not in (path / "report.html").read_text()
 
 
-def test_a_head_is_refitted_to_all_that_validates(refitted, run):
+def test_features_are_scored_of_all_that_validates(aligned, run):
     """By the library alone, from the run's own weights."""
     one = Run(run, None, Bars(Console(quiet=True)))
-    evaluator = one.ranker("refitted")
-    trial = stored(refitted)[0]
-    found = evaluator(one.weights, [trial.path])
-    assert found.mean("refitted")[0] == pytest.approx(trial.scores["refitted"], 1e-6)
+    evaluator, trial = one.ranker("alignment"), stored(aligned)[0]
     own = evaluator.recalibrated(one.weights, trial.path)
     x, y = one.data.validate
     outputs, _ = evaluator.supernet.apply(*own, trial.path, x)
-    want = float(np.mean(Refitted()(outputs, y)))
-    assert trial.scores["refitted"] == pytest.approx(want, rel=1e-3)
+    for name, metric in (("alignment", Alignment()), ("refitted", Refitted())):
+        want = float(np.mean(metric(outputs, y)))
+        assert trial.scores[name] == pytest.approx(want, rel=1e-3)
+    with pytest.raises(ValueError, match="but this one by 'luck'"):
+        one.ranker("luck")
 
 
-def test_a_refitted_head_does_not_race(run, capsys):
-    message = refused(capsys, "search", run, "--race-top", "2", "--rank-by", "refitted")
+def test_features_do_not_race(run, capsys):
+    message = refused(
+        capsys, "search", run, "--race-top", "2", "--rank-by", "alignment"
+    )
     assert "compares images with each other" in message
 
 
-def test_no_head_is_refitted_where_labels_have_no_place(run):
+def test_no_features_are_scored_where_labels_have_no_place(run):
     one = Run(run, None, Bars(Console(quiet=True)))
     with pytest.raises(ValueError, match="token error rate labels each sequence"):
-        refitting(one.supernet, one.data, TASKS["ctc"])
+        scoring_features(one.supernet, one.data, TASKS["ctc"])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from supernets import BY_NAME
 
 from oneshot import Evaluator, Race, Resources, evaluation_blocks
 from oneshot.data import Split
+from oneshot.feature_scores import part_of
 from oneshot.features import (
     Alignment,
     OfOutputs,
@@ -18,7 +19,6 @@ from oneshot.features import (
     with_features,
 )
 from oneshot.losses import cross_entropy
-from oneshot.refitting import part_of
 from oneshot.scoring import _chunks
 
 CLASSES, N, D = 4, 30, 7
@@ -169,7 +169,7 @@ def test_what_fills_up_a_chunk_is_told_by_its_targets(dtype):
 
 
 @pytest.mark.parametrize("n", [1, 400, 1024, 1025, 2047, 10_000, 51_201, 60_000])
-def test_a_head_is_refitted_to_about_equal_parts(n):
+def test_about_equal_parts_are_compared(n):
     size = part_of(n)
     parts = -(-n // size)
     last = n - (parts - 1) * size

@@ -7,7 +7,11 @@ from typing import Any, NamedTuple
 
 from oneshot.report.text import mapping
 
-_WORDS = {"loss": "validation loss", "refitted": "refitted head's error"}
+_WORDS = {
+    "loss": "validation loss",
+    "alignment": "minus alignment of features",
+    "refitted": "refitted head's error",
+}
 
 
 class Ranked(NamedTuple):
@@ -20,6 +24,11 @@ class Ranked(NamedTuple):
 
     score: str = "loss"
     words: str = _WORDS["loss"]
+
+    @staticmethod
+    def of(score: str) -> Ranked:
+        """The score of a name."""
+        return Ranked(score, _WORDS.get(score, score))
 
     @property
     def title(self) -> str:
@@ -46,4 +55,4 @@ def ranked(result: Mapping[str, Any]) -> Ranked:
     name = mapping(result.get("search")).get("ranked_by")
     if not isinstance(name, str) or not name:
         return BY_LOSS
-    return Ranked(name, _WORDS.get(name, name))
+    return Ranked.of(name)
