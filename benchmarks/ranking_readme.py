@@ -14,8 +14,8 @@ def table(found: Mapping[str, Any]) -> str:
     lines = [
         f"Kendall's tau with {found['truth']}:",
         "",
-        "| recipe | tau of losses (95 %) | by its best rule | seeds | better half | "
-        "given multiply-adds | processor minutes |",
+        "| recipe | tau of losses (95 %) | of the best score | seeds | better half, "
+        "losses | given multiply-adds, losses | processor minutes |",
         "|---|---|---|---|---:|---:|---:|",
     ]
     for label, words in (("", ""), ("50k_", ", 50,000 images")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,15 +106,16 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
         rate = options["tune_rate"]
         rate = _TUNING_SHARE * run.settings.learning_rate if rate is None else rate
         weights = run.tuned(arch, options["tune_steps"], rate, progress)
+    scores = _scores_of(run, arch)  # whatever may fail fails before files change
     run.extract(arch, weights, run.directory.best, tune_steps=options["tune_steps"])
-    row = _row(run, arch, weights, options["test"])
+    row = scores | _row(run, arch, weights, options["test"])
     before = run.directory.read("result.json", {})
-    row |= {"chosen": chosen, "search": before.get("search") if chosen else None}
-    rows = [  # those of the quickstart's table stay as they are
-        r
-        for r in before.get("rows", [])
-        if (r["role"], r["arch"]) != ("extracted", row["arch"])
-    ]
+    search = before.get("search")
+    # Those of the quickstart's table stay as they are.
+    same = [r for r in before.get("rows", []) if _is_of(r, arch)]
+    rows = [r for r in before.get("rows", []) if r not in same]
+    chosen |= any(r.get("chosen") and r.get("search") == search for r in same)
+    row |= {"chosen": chosen, "search": search if chosen else None}
     rows, logged = [*rows, row], before.get("test_opened", [])
     run.directory.update_result(rows=rows, test_opened=[*logged, *run.data.test_log])
     run.report()
@@ -157,9 +158,6 @@ def _row(run: Run, arch: Any, weights: Any, test: bool) -> dict[str, Any]:
         f"inherited_{metric}": float(inherited.mean(metric)[0]),
         "tuned_loss": float(run.evaluator(weights, [arch]).loss[0]),
     }
-    if (name := _ranked_by(run)) != "loss":
-        scores = _scores_of(run, arch)
-        row |= {f"inherited_{k}": scores[k] for k in (name, f"{name}_se")}
     if test:
         scorer = run.test_scorer("oneshot extract --test")
         row |= run.task.headline.row(scorer(weights, [arch]), "tuned")
@@ -174,12 +172,18 @@ def _ranked(run: Run, row: Mapping[str, Any]) -> str:
     return f"The search's {by.words}: {row[f'inherited_{by.score}']:.4f}. "
 
 
-def _scores_of(run: Run, arch: Any) -> Mapping[str, float]:
-    """Return an arch's scores as the last search has them or would have had them."""
-    for trial in run.searched():
-        if trial.path == arch and trial.status == "done":
-            return trial.scores
-    return run.ranker(_ranked_by(run))(run.weights, [arch]).rows()[0]
+def _is_of(row: Mapping[str, Any], arch: Sequence[int]) -> bool:
+    return row["role"] == "extracted" and list(row["arch"]) == list(arch)
+
+
+def _scores_of(run: Run, arch: Any) -> dict[str, float]:
+    """Return what a row holds of the score that the last search ranked by, if that is
+    not the loss: as the search found it, or would have."""
+    if (name := _ranked_by(run)) == "loss":
+        return {}
+    known = (t.scores for t in run.searched() if t.path == arch and t.status == "done")
+    found = next(known, None) or run.ranker(name)(run.weights, [arch]).rows()[0]
+    return {f"inherited_{key}": found[key] for key in (name, f"{name}_se")}
 
 
 def _tested(run: Run, row: dict[str, Any]) -> str:

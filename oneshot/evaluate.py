@@ -96,10 +96,7 @@ class Evaluator:
             "calibrate": split_digest(data.calibrate) if recalibrate else "",
         }
         x = jax.ShapeDtypeStruct(scored.x.shape, scored.x.dtype)
-        outputs, labelled = supernet.reachable(x)[-1].out, self.metrics["loss"]
-        if isinstance(labelled, OfOutputs):
-            outputs, labelled = outputs[0], labelled.metric
-        check_labels(outputs, scored.y, labelled)
+        _check_labels(supernet.reachable(x)[-1].out, scored.y, self.metrics["loss"])
         self._order = np.arange(len(scored.x))
         if race is not None:
             _check_race(race, self.metrics)
@@ -151,10 +148,10 @@ class Evaluator:
             part = -(-len(scored.x) // self.race.parts)
             part = min(part, resources.chunk or part)
             resources = dataclasses.replace(resources, chunk=part)
-        size = plan_chunk(self.supernet, x, images, resources)
         # Examples that are compared with each other are not taken in groups.
-        group = 1 if self._together else 64
-        return _round_up(size, self.engine.num_devices, group)
+        grouped = not self._together
+        size = plan_chunk(self.supernet, x, images, resources, grouped)
+        return _round_up(size, self.engine.num_devices, 64 if grouped else 1)
 
     @property
     def _together(self) -> bool:
@@ -279,6 +276,12 @@ def _block_costs(costs: Costs, path: Path) -> list[float]:
         float(block.macs + sum(a.size for a in jax.tree.leaves(block.out)))
         for block in costs.steps(path)
     ]
+
+
+def _check_labels(outputs: Any, labels: Any, loss: Metric) -> None:
+    if isinstance(loss, OfOutputs):
+        outputs, loss = outputs[0], loss.metric
+    check_labels(outputs, labels, loss)
 
 
 def _check_race(race: Race, metrics: Metrics) -> None:

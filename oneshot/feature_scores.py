@@ -23,12 +23,12 @@ def scoring_features(supernet: Supernet, data: Data, task: Task) -> Evaluator:
     Args:
       supernet: Whose archs.
       data: Its validation split is scored, in about equal parts of up to 1,024
-        examples, which are compared among themselves; fewer if memory lacks, which the
-        evaluator's settings tell.
+        examples, which are compared among themselves.
       task: Says what the metrics are, and of what its labels are.
 
     Raises:
       ValueError: If the task has not one label an example.
+      MemoryError: If so many examples do not fit.
 
     Example:
       >>> evaluator = scoring_features(net, data, TASKS["cross_entropy"])

@@ -121,13 +121,23 @@ class Alignment:
     together = True  # examples of a chunk are never taken a few at a time
 
     def __call__(self, outputs: Any, targets: Any) -> jax.Array:
-        """Return what each example adds, [n]: their mean is minus the alignment."""
-        classes = outputs[0].shape[-1]
-        x, y, real = _rows(outputs[1], targets, classes)
+        """Return [n] of which the mean is minus the alignment, and its error the error.
+
+        An example counts in every pair that it is part of, so its value is the mean and
+        its influence on it, which is about twice what it adds to the sum of pairs.
+        """
+        x, y, real = _rows(outputs[1], targets, outputs[0].shape[-1])
         own = jnp.sum(x * x, axis=1) * jnp.sum(y * y, axis=1)
         shared = jnp.sum((x @ (x.T @ y)) * y, axis=1) - own
-        size = _norm_apart(x) * _norm_apart(y)
-        return _by_example(-shared / size * jnp.sum(real), real, targets)
+        of_x, of_y = _squares_apart(x), _squares_apart(y)
+        squares = jnp.maximum(jnp.sum(of_x), 1e-30), jnp.maximum(jnp.sum(of_y), 1e-30)
+        size = jnp.sqrt(squares[0]) * jnp.sqrt(squares[1])
+        found = jnp.sum(shared) / size
+        influence = 2 * shared / size - found * (of_x / squares[0] + of_y / squares[1])
+        influence, real = (
+            jnp.sum(a.reshape(len(targets), -1), axis=1) for a in (influence, real)
+        )
+        return jnp.where(real > 0, -found - influence * jnp.sum(real > 0), 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,11 +197,13 @@ def _rows(features: jax.Array, targets: Any, classes: int):
     return x * real, y * real, real[:, 0]
 
 
-def _norm_apart(x: jax.Array) -> jax.Array:
-    """Return the norm of the inner products of rows, without those with themselves."""
-    inner = x.T @ x if x.shape[1] < x.shape[0] else x @ x.T
-    own = jnp.sum(jnp.sum(x * x, axis=1) ** 2)
-    return jnp.sqrt(jnp.maximum(jnp.sum(inner * inner) - own, 1e-30))
+def _squares_apart(x: jax.Array) -> jax.Array:
+    """Return the sum of each row's squared inner products with all others, [rows]."""
+    if x.shape[1] < x.shape[0]:
+        every = jnp.sum((x @ (x.T @ x)) * x, axis=1)
+    else:
+        every = jnp.sum((x @ x.T) ** 2, axis=1)
+    return every - jnp.sum(x * x, axis=1) ** 2
 
 
 def _by_example(values: jax.Array, real: jax.Array, targets: Any) -> jax.Array:

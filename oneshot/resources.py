@@ -110,6 +110,7 @@ def plan_chunk(
     scored: jax.ShapeDtypeStruct,
     calibration: jax.ShapeDtypeStruct | None,
     resources: Resources,
+    grouped: bool = True,
 ) -> int:
     """Return how many images to score at once, so that any path's activations fit.
 
@@ -121,9 +122,11 @@ def plan_chunk(
       scored: Abstract images to score.
       calibration: Abstract images to recalibrate with, or None.
       resources: With a memory limit.
+      grouped: Whether all blocks may take a few images at a time.
 
     Raises:
-      MemoryError: If the calibration images alone do not fit.
+      MemoryError: If the calibration images alone do not fit; or the chunk that was
+        asked for, where its images are not taken in groups.
     """
     limit, n = resources.memory_limit or 0, scored.shape[0]
     fixed = 0
@@ -134,10 +137,17 @@ def plan_chunk(
     each = sum(carries) + nbytes(scored) / n + waiting
     # A block's hidden arrays, a few of them at a time: of a group, or of all images.
     group = group_bytes()
-    hidden = 4 * max(carries, default=0) if group is None else 0
+    hidden = 0 if group is not None and grouped else 4 * max(carries, default=0)
     chunk = min(n, resources.chunk or n)
     while chunk > 1 and fixed + 4 * (group or 0) + chunk * (each + hidden) > limit:
         chunk = -(-chunk // 2)
+    if resources.chunk and not grouped and chunk < min(n, resources.chunk):
+        raise MemoryError(
+            f"Comparing {min(n, resources.chunk):,} images with each other takes more "
+            f"than the memory limit of {limit:,} bytes, and fewer would be another "
+            f"score. Ask for a chunk of {chunk:,} at most, hold out no more images "
+            "than that, or raise memory_limit."
+        )
     return chunk
 
 

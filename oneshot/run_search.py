@@ -48,7 +48,7 @@ def search(run: Run, settings: SearchSettings) -> Result:
         def on_trial(trial) -> None:
             nonlocal done
             if not done:  # a report of what an interrupted search left finds it
-                run.directory.update_result(**record(bound, settings.rank_by))
+                run.directory.update_result(**record(bound, settings))
             done += 1
             report(done, settings.budget)
 
@@ -64,7 +64,7 @@ def search(run: Run, settings: SearchSettings) -> Result:
         )
     run.directory.update_result(
         seconds={"search": time.perf_counter() - start},
-        **record(bound, settings.rank_by, result.trials),
+        **record(bound, settings, result.trials),
     )
     return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -18,17 +19,25 @@ def settings_digest(settings: Any) -> str:
 def metric_name(metric: Callable[..., Any]) -> str:
     """Return what tells one metric from another: a value's fields, a function's name.
 
-    It is the same in every process, as the repr of a function is not.
+    Unlike the repr of a function it is the same in every process. Of a callable object
+    that is neither, it is the class: a metric with settings is best a dataclass.
     """
-    if dataclasses.is_dataclass(metric):
-        fields = (
-            (f.name, getattr(metric, f.name))
-            for f in dataclasses.fields(metric)
-            if f.repr
-        )
-        inside = (
-            f"{k}={metric_name(v) if callable(v) else repr(v)}" for k, v in fields
-        )
-        return f"{type(metric).__qualname__}({', '.join(inside)})"
-    kind = metric if hasattr(metric, "__qualname__") else type(metric)
+    return _name(metric)
+
+
+def _name(value: Any) -> str:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        shown = (f.name for f in dataclasses.fields(value) if f.repr)
+        inside = (f"{name}={_name(getattr(value, name))}" for name in shown)
+        return f"{type(value).__qualname__}({', '.join(inside)})"
+    if isinstance(value, functools.partial):
+        parts = (value.func, value.args, value.keywords)
+        return f"partial({', '.join(map(_name, parts))})"
+    if isinstance(value, tuple | list) and any(map(callable, value)):
+        return f"{type(value).__name__}({', '.join(map(_name, value))})"
+    if isinstance(value, dict) and any(map(callable, value.values())):
+        return f"dict({', '.join(f'{k}={_name(v)}' for k, v in value.items())})"
+    if not callable(value):
+        return repr(value)
+    kind = value if hasattr(value, "__qualname__") else type(value)
     return f"{kind.__module__}.{kind.__qualname__}"

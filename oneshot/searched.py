@@ -31,22 +31,27 @@ def ranking_score(result: Mapping[str, Any]) -> str:
 
 
 def record(
-    bound: Bound, ranked_by: str, trials: Sequence[Trial] = ()
+    bound: Bound, asked: SearchSettings, trials: Sequence[Trial] = ()
 ) -> dict[str, Any]:
     """Return entries of result.json about a search.
 
     Args:
       bound: What scored.
-      ranked_by: The score that it minimised.
+      asked: What was asked for.
       trials: What it scored so far.
 
     Returns:
-      `search`, the digests that key its trials and the score that it minimised;
-      `race`, None where there was none.
+      `search`, the digests that key its trials, the score that it minimised and what
+      else was asked for; `race`, None where there was none.
     """
     race, n = bound.evaluator.race, bound.evaluator.n
     weights, settings = _key(bound)
-    key = {"weights": weights, "settings": settings, "ranked_by": ranked_by}
+    key = {
+        "weights": weights,
+        "settings": settings,
+        "ranked_by": asked.rank_by,
+        "asked": dataclasses.asdict(asked),
+    }
     if race is None:
         return {"search": key, "race": None}
     images = [int(t.scores["n"]) for t in trials if "n" in t.scores]

@@ -168,7 +168,7 @@ def test_a_search_ranks_by_alignment(aligned):
         want = pytest.approx(best.scores[name], rel=1e-4)
         assert row[f"inherited_{name}"] == want
     page = (path / "report.html").read_text()
-    assert "best subnet by minus alignment of features" in page
+    assert "the search's best by minus alignment of features" in page
 
 
 def test_searches_by_features_share_their_trials(aligned, tmp_path, capsys):
@@ -188,13 +188,13 @@ def test_a_later_search_did_not_choose_what_an_earlier_one_did(aligned, tmp_path
     assert main(["extract", str(path)]) == 0
     assert main(["search", str(path), "--budget", "4", "--batch", "2"]) == 0
     page = (path / "report.html").read_text()
-    assert "no subnet of this search is extracted yet" in page
+    assert "no subnet that this search chose is extracted yet" in page
     assert "Validation loss over multiply-adds" in page
     best = min(stored(path), key=lambda t: t.scores["loss"])
     assert main(["extract", str(path)]) == 0
     *_, row = json.loads((path / "result.json").read_text())["rows"]
     assert tuple(row["arch"]) == best.path and "inherited_alignment" not in row
-    assert "best subnet by validation loss is" in (path / "report.html").read_text()
+    assert "best by validation loss is" in (path / "report.html").read_text()
 
 
 def test_an_arch_that_was_named_is_not_called_the_best(run, tmp_path):
@@ -203,7 +203,16 @@ def test_an_arch_that_was_named_is_not_called_the_best(run, tmp_path):
     assert main(["extract", str(path), "--arch", "[0, 0, 0, 0, 0]"]) == 0
     *_, row = json.loads((path / "result.json").read_text())["rows"]
     assert not row["chosen"] and row["search"] is None
-    assert "The search's best" not in (path / "report.html").read_text()
+    page = (path / "report.html").read_text()
+    assert "no subnet that this search chose is extracted yet" in page
+    # Its own best, and the same one by name.
+    for args in ([], ["--tune-steps", "1"]):
+        assert main(["extract", str(path), *args]) == 0
+        *_, row = json.loads((path / "result.json").read_text())["rows"]
+        named = ["--arch", json.dumps(row["arch"])]
+    assert main(["extract", str(path), *named]) == 0
+    *_, row = json.loads((path / "result.json").read_text())["rows"]
+    assert row["chosen"] and row["search"]["asked"]["batch"] == 2
 
 
 def test_features_are_scored_of_all_that_validates(aligned, run):

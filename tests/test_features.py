@@ -1,6 +1,7 @@
 """Scores by features: alignment and refitted heads against their definitions."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,10 @@ from oneshot.features import (
     _of_examples,
     with_features,
 )
-from oneshot.losses import cross_entropy
+from oneshot.losses import SmoothedCrossEntropy, accuracy, cross_entropy
+from oneshot.score_keys import metric_name
 from oneshot.scoring import _chunks
+from oneshot.tasks import TASKS
 
 CLASSES, N, D = 4, 30, 7
 RNG = np.random.default_rng(0)
@@ -42,6 +45,18 @@ def test_alignment_is_that_of_two_kernels():
     wide = OUTPUTS[0], RNG.normal(size=(N, 50)).astype(np.float32)
     want = alignment(wide[1].astype(float), Y)
     np.testing.assert_allclose(-np.mean(Alignment()(wide, Y)), want, rtol=1e-3)
+
+
+@pytest.mark.parametrize("d", [5, 200])
+def test_the_error_of_an_alignment_is_that_of_other_draws(d):
+    rng, n, means, errors = np.random.default_rng(1), 120, [], []
+    for _ in range(150):
+        y = rng.integers(0, CLASSES, n)
+        x = rng.normal(size=(n, d)) + np.eye(CLASSES, d)[y] * d**0.5 / 2
+        found = Alignment()((np.zeros((n, CLASSES)), x.astype(np.float32)), y)
+        means.append(np.mean(found))
+        errors.append(np.std(found, ddof=1) / n**0.5)
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.25)
 
 
 def test_scale_rotation_and_mean_of_features_do_not_matter():
@@ -87,6 +102,15 @@ def test_tokens_are_examples_of_their_own(metric):
     tokens = [a.reshape(6, 5, -1) for a in OUTPUTS]
     got, want = metric(tokens, Y.reshape(6, 5)), metric(OUTPUTS, Y).reshape(6, 5)
     np.testing.assert_allclose(got, want.mean(1), rtol=1e-4)
+
+
+def test_sequences_may_have_numbers_of_tokens_of_their_own():
+    some = np.where(np.arange(30) % 7 == 3, -1, Y)
+    kept = [a[some >= 0] for a in OUTPUTS]
+    tokens = [a.reshape(6, 5, -1) for a in OUTPUTS]
+    got = float(np.mean(Alignment()(tokens, some.reshape(6, 5))))
+    want = float(np.mean(Alignment()(kept, Y[some >= 0])))
+    assert got == pytest.approx(want, rel=1e-4)
 
 
 def test_equal_features_are_no_error():
@@ -140,6 +164,29 @@ def test_settings_name_metrics_alike_in_every_process():
     assert [one["chunk"] for one in settings] == [16, 8]
     plain = Evaluator(net, data, resources=Resources(chunk=16)).settings
     assert "chunk" not in plain
+
+
+def test_names_of_metrics_tell_them_apart():
+    assert [metric_name(m) for m in TASKS["cross_entropy"].metrics.values()] == [
+        "oneshot.losses.cross_entropy",
+        "oneshot.losses.accuracy",
+    ]
+    assert metric_name(SmoothedCrossEntropy(0.1)) == "SmoothedCrossEntropy(amount=0.1)"
+    a, b = (functools.partial(cross_entropy, axis=i) for i in (0, 1))
+    assert metric_name(a) != metric_name(b)
+    for metric in (a, OfOutputs(a), OfOutputs((accuracy, a)), OfOutputs({"a": a})):
+        assert " at 0x" not in metric_name(metric) and "axis" in metric_name(metric)
+
+
+def test_a_chunk_that_does_not_fit_is_no_smaller_one():
+    """Fewer examples to compare would be another score."""
+    reference = BY_NAME["mixed"]
+    net, data = reference.make(), reference.data(75)
+    metrics = {"loss": OfOutputs(cross_entropy), "alignment": Alignment()}
+    few = Resources(chunk=16, memory_limit=60_000)
+    Evaluator(net, data, resources=few)
+    with pytest.raises(MemoryError, match="Comparing 16 images .* a chunk of"):
+        Evaluator(with_features(net), data, loss=metrics, resources=few)
 
 
 def test_labels_are_checked_behind_features():

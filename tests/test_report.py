@@ -151,7 +151,7 @@ def test_a_full_page_is_well_formed_and_says_what_was_found():
         "Space",
         "Settings and environment",
     ]
-    assert "best subnet by validation loss is net of budget 2 M" in text
+    assert "best by validation loss is net of budget 2 M" in text
     assert "97.0 % of the test examples right" in text
     assert "the intervals overlap" in text
     assert "No better than size." in text
@@ -259,25 +259,37 @@ def test_the_front_is_of_the_score_that_ranked():
         trial["scores"]["refitted"] = 0.8 + 0.01 * i
     rows = inputs["result"]["rows"]
     chosen = [row for row in rows if row["chosen"]]
+    for row in rows:
+        row["search"] = inputs["result"]["search"]
     for i, row in enumerate(chosen):  # the other way round than by loss
         row["inherited_refitted"] = 0.9 - 0.001 * row["inherited_loss"] - 0.1 * i
+    inputs["result"]["ranking"]["words"] = "In words."
     text = _text(_check(_render(inputs)))
     assert "Refitted head's error over multiply-adds of 12 subnets" in text
-    assert f"best subnet by refitted head's error is {chosen[-1]['network']}" in text
+    assert f"best by refitted head's error is {chosen[-1]['network']}" in text
     assert "Validation loss over multiply-adds" not in text
     assert "Refitted head's error" in text.split("Role")[1]  # a column
-    assert "what follows is of validation losses, and says nothing of that" in text
+    told = text.index("what follows is of validation losses, and says nothing of that")
+    assert told < text.index("In words.")
 
 
-def test_rows_of_an_earlier_search_are_not_the_best_of_this_one():
+@pytest.mark.parametrize("row_says", [True, False])
+def test_rows_of_an_earlier_search_are_not_the_best_of_this_one(row_says):
+    """Nor are those of a version that did not say of which search they were."""
     inputs = _inputs()
     now, before = ({"settings": name, "ranked_by": "loss"} for name in "ab")
     inputs["result"]["search"] = now
-    for row in inputs["result"]["rows"]:
+    for row in inputs["result"]["rows"] if row_says else ():
         row["search"] = before
-    text = _text(_check(_render(inputs)))
-    assert "no subnet of this search is extracted yet" in text
-    assert "best subnet by" not in text
+    root = _check(_render(inputs))
+    assert "no subnet that this search chose is extracted yet" in _text(root)
+    assert "best by" not in _text(root)
+    assert not [c for c in root.iter("circle") if c.get("class") == "chosen"]
+    inputs = _inputs()
+    inputs["result"]["search"] = now
+    for row in inputs["result"]["rows"]:
+        row["search"] = now
+    assert "the search's best by validation loss is" in _text(_check(_render(inputs)))
 
 
 @pytest.mark.parametrize("race", [None, {}])

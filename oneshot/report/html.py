@@ -52,7 +52,7 @@ def render(
         True
     """
     result, trials, metrics = mapping(result), mappings(trials), mappings(metrics)
-    rows = mappings(result.get("rows"))
+    rows = _marked(mappings(result.get("rows")), mapping(result.get("search")))
     parts = [
         _header(result, rows, metrics, trials),
         sections.results(rows, headline(result), ranked(result)),
@@ -88,14 +88,12 @@ def _header(
         f"{len(trials):,} trials" if trials else "",
     ]
     by = ranked(result)
-    # Rows of an earlier search stay in the table, but this one did not choose them.
-    own = [r for r in rows if r.get("search") in (None, result.get("search"))]
-    winner = _winner(own, by)
+    winner = _winner(rows, by)
     if winner is not None:
         judged = headline(result)
         lead = _winner_sentence(winner, judged, by) + _comparison(winner, rows, judged)
     elif trials:
-        lead = "<p>Searched; no subnet of this search is extracted yet.</p>"
+        lead = "<p>Searched; no subnet that this search chose is extracted yet.</p>"
     elif metrics:
         lead = "<p>Trained; nothing is searched yet.</p>"
     else:
@@ -105,6 +103,20 @@ def _header(
         f'<div class="lead">{lead}</div>'
         f'<p class="muted">{escape(" · ".join(filter(None, facts)))}</p></header>'
     )
+
+
+def _marked(rows: Sequence[Row], search: Row) -> list[Row]:
+    """Rows, of which none counts as chosen that another search chose than the last.
+
+    Rows of versions that did not say which are the last's where it does not say either.
+    """
+
+    def own(row: Row) -> bool:
+        if "search" not in row:
+            return "ranked_by" not in search
+        return mapping(row["search"]) == search
+
+    return [{**row, "chosen": bool(row.get("chosen")) and own(row)} for row in rows]
 
 
 def _winner(rows: Sequence[Row], by: Ranked) -> Row | None:
@@ -118,7 +130,8 @@ def _winner(rows: Sequence[Row], by: Ranked) -> Row | None:
 
 def _winner_sentence(row: Row, judged: Headline, by: Ranked) -> str:
     name, words = row.get("network") or row.get("arch") or "a subnet", escape(by.words)
-    text = f"The search's best subnet by {words} is <strong>{escape(name)}</strong>"
+    text = f"Of the subnets that were extracted, the search's best by {words} is "
+    text += f"<strong>{escape(name)}</strong>"
     text += f" ({escape(row['role'])})" if row.get("role") else ""
     sizes = [
         f"{count(row.get(key))} {words}"

@@ -64,8 +64,8 @@ def results(rows: Sequence[Row], headline: Headline, ranked: Ranked = BY_LOSS) -
     marked = [i for i, row in enumerate(rows) if row.get("chosen")]
     sizes = sorted({int(n) for row in rows if (n := number(row.get("test_n")))})
     note = (
-        "Validation columns: with weights inherited from the supernet. The search "
-        "chose the marked rows; the others are there to compare with."
+        "Validation columns: with weights inherited from the supernet. The last "
+        "search chose the marked rows; the others are there to compare with."
     )
     if sizes:
         tested = ", ".join(f"{n:,}" for n in sizes)
@@ -147,13 +147,13 @@ def trust(ranking: Row, ranked: Ranked = BY_LOSS) -> str:
     title = "How far to trust this ranking"
     if number(ranking.get("tau")) is None:
         return section(title, missing("The ranking is not measured", COMMANDS["all"]))
-    words = ranking.get("words")
-    body = f'<p class="words">{escape(words)}</p>' if words else ""
+    words, body = ranking.get("words"), ""
     if ranked != BY_LOSS:
-        body += (
+        body = (
             f"<p>The last search ranked by {escape(ranked.words)}; what follows is of "
             "validation losses, and says nothing of that.</p>"
         )
+    body += f'<p class="words">{escape(words)}</p>' if words else ""
     rows = [
         _tau_row("Inherited validation loss", ranking),
         *(
