@@ -98,6 +98,19 @@ def test_recipes_are_trained_scored_and_reported(small, tmp_path, capsys, monkey
 
 
 @pytest.mark.slow
+def test_a_tenth_of_a_training_ranks_our_own_truth(data_dir, tmp_path, monkeypatch):
+    """It did so by 0.49; parameters, multiply-adds and depth do by 0.18 at most."""
+    monkeypatch.setenv("ONESHOT_DATA", str(data_dir))
+    space = SPACES["mixers"]
+    truth, data = ranking_quality._fewer(space.truth(None), space.data(None, 0))
+    where = (0, tmp_path / "run", tmp_path / "scores.npz")
+    run = Run("uniform", RECIPES["uniform"], space, 0.1, data, truth.archs, *where)
+    ranking_run.scored(run, Console(quiet=True))
+    found = truth.rank(-ranking_run.scores_of(run)["loss"], np.arange(100), "100")
+    assert found.tau > 0.35 and found.overall.lead.low > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("shrunken", [(), ((0.5, 0.5), (0.2, 0.75))])
 def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch, shrunken):
     recipe = dataclasses.replace(RECIPES["uniform"], shrunken=shrunken)

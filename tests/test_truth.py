@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from benchmarks import truth
 from benchmarks.mixers import CONTEXT, VOCABULARY, mixers
+from benchmarks.ranking_spaces import RESULTS
 from benchmarks.truth_spaces import TRUTHS, digits_vit, number
 
 
@@ -66,6 +68,15 @@ def test_seeds_together_train_as_they_do_alone(data_dir, monkeypatch):
     once = [float(row["loss"]) for row in alone.rows(arch, (0, 1), together=True)]
     np.testing.assert_allclose(once, apart, atol=2e-4)
     assert abs(apart[0] - apart[1]) > 1e-3
+
+
+def test_our_table_is_fit_as_a_truth(data_dir, monkeypatch):
+    monkeypatch.setenv("ONESHOT_DATA", str(data_dir))
+    found = truth.summary(RESULTS / "truth_mixers.csv", TRUTHS["mixers"])
+    assert found["networks"] == 300 and found["seeds"] == 3 and found["fit_as_truth"]
+    stored = json.loads((RESULTS / "truth_mixers.json").read_text())
+    for name, value in found.items():
+        assert stored[name] == pytest.approx(value), name
 
 
 def test_archs_are_numbered_apart():
