@@ -197,6 +197,7 @@ def test_a_later_search_did_not_choose_what_an_earlier_one_did(aligned, tmp_path
     assert "best by validation loss is" in (path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_arch_that_was_named_is_not_called_the_best(run, tmp_path):
     path = tmp_path / "copy"
     shutil.copytree(run, path)
