@@ -15,6 +15,7 @@ from oneshot.feature_scores import scoring_features
 from oneshot.features import Alignment, Refitted
 from oneshot.progress import Bars
 from oneshot.run import Run
+from oneshot.rundir import RunDirectory
 from oneshot.tasks import TASKS
 
 ARGUMENTS = {"widths": [4, 6], "depth": 2, "expand": [1, 2], "kernel": [3]}
@@ -84,6 +85,7 @@ def test_a_search_scores_no_stored_trial_again(run):
 def raced(run, tmp_path_factory):
     path = tmp_path_factory.mktemp("raced") / "small"
     shutil.copytree(run, path)
+    RunDirectory(path).update_result(rows=[])
     args = ["--budget", "6", "--batch", "6", "--race-top", "2"]
     args += ["--race-confidence", "0.8", "--algorithm", "random"]
     assert main(["search", str(path), *args]) == 0
@@ -150,6 +152,7 @@ def test_the_best_of_a_race_is_extracted_with_its_score_on_all_images(raced):
 def aligned(run, tmp_path_factory):
     path = tmp_path_factory.mktemp("aligned") / "small"
     shutil.copytree(run, path)
+    RunDirectory(path).update_result(rows=[])
     args = ["--budget", "6", "--batch", "6", "--algorithm", "random"]
     assert main(["search", str(path), *args, "--rank-by", "alignment"]) == 0
     return path
@@ -201,6 +204,7 @@ def test_a_later_search_did_not_choose_what_an_earlier_one_did(aligned, tmp_path
 def test_an_arch_that_was_named_is_not_called_the_best(run, tmp_path):
     path = tmp_path / "copy"
     shutil.copytree(run, path)
+    RunDirectory(path).update_result(rows=[])  # other tests extract here, too
     assert main(["extract", str(path), "--arch", "[0, 0, 0, 0, 0]"]) == 0
     *_, row = json.loads((path / "result.json").read_text())["rows"]
     assert not row["chosen"] and row["search"] is None
