@@ -83,13 +83,17 @@ def test_a_search_scores_no_stored_trial_again(run):
 
 @pytest.fixture(scope="module")
 def raced(run, tmp_path_factory):
-    path = tmp_path_factory.mktemp("raced") / "small"
-    shutil.copytree(run, path)
-    RunDirectory(path).update_result(rows=[])
     args = ["--budget", "6", "--batch", "6", "--race-top", "2"]
     args += ["--race-confidence", "0.8", "--algorithm", "random"]
+    return searched(run, tmp_path_factory.mktemp("raced") / "small", args), args
+
+
+def searched(run, path, args):
+    """Return a copy of a run, nothing extracted, after a search of its own."""
+    shutil.copytree(run, path)
+    RunDirectory(path).update_result(rows=[])
     assert main(["search", str(path), *args]) == 0
-    return path, args
+    return path
 
 
 def stored(path):
@@ -150,12 +154,9 @@ def test_the_best_of_a_race_is_extracted_with_its_score_on_all_images(raced):
 
 @pytest.fixture(scope="module")
 def aligned(run, tmp_path_factory):
-    path = tmp_path_factory.mktemp("aligned") / "small"
-    shutil.copytree(run, path)
-    RunDirectory(path).update_result(rows=[])
     args = ["--budget", "6", "--batch", "6", "--algorithm", "random"]
-    assert main(["search", str(path), *args, "--rank-by", "alignment"]) == 0
-    return path
+    path = tmp_path_factory.mktemp("aligned") / "small"
+    return searched(run, path, [*args, "--rank-by", "alignment"])
 
 
 def test_a_search_ranks_by_alignment(aligned):
