@@ -269,6 +269,11 @@ def test_the_front_is_of_the_score_that_ranked():
     assert f"best by refitted head's error is {chosen[-1]['network']}" in text
     assert "Validation loss over multiply-adds" not in text
     assert "Refitted head's error" in text.split("Role")[1]  # a column
+    assert "tuned alike" in text
+    for row in chosen:
+        row["tuned_accuracy"] = None
+    inputs["result"] = {**_inputs()["result"], "rows": rows}
+    assert "tuned alike" not in _text(_check(_render(inputs)))
     told = text.index("what follows is of validation losses, and says nothing of that")
     assert told < text.index("In words.")
 

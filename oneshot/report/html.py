@@ -165,8 +165,8 @@ def _between(row: Row, judged: Headline) -> str:
 
 def _comparison(winner: Row, rows: Sequence[Row], judged: Headline) -> str:
     random = next((row for row in rows if row.get("role") == "random"), None)
-    if random is None or not judged.is_tested(random):
-        return ""
+    if random is None or not all(map(judged.is_tested, (winner, random))):
+        return ""  # there is nothing to compare
     text = f"A random subnet, tuned alike, reaches {judged.tuned(random)}"
     text += _between(random, judged)
     if _overlap(winner, random):
