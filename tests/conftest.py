@@ -7,6 +7,11 @@ from pathlib import Path
 _FLAGS = os.environ.get("XLA_FLAGS", "")
 if "xla_force_host_platform_device_count" not in _FLAGS:
     _FLAGS += " --xla_force_host_platform_device_count=4"
+# Devices wait for each other 40 seconds, then end the process: too few on a busy
+# machine.
+_PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
+if _PATIENCE not in _FLAGS:
+    _FLAGS += f" --{_PATIENCE}=240"
 os.environ["XLA_FLAGS"] = _FLAGS.strip()
 
 import gc

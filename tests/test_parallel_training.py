@@ -22,8 +22,15 @@ def free_port() -> int:
 def losses(folder: Path, processes: int, devices: int, dtype: str, steps: int = 200):
     """Return the losses by strategy of each process."""
     folder.mkdir()
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    # Devices that wait for each other hold a thread each, of as many as there are cores
+    # or devices; on a busy machine XLA's patience of 40 seconds ends the process.
+    flags = (
+        f"--xla_force_host_platform_device_count={devices} "
+        "--xla_cpu_collective_call_terminate_timeout_seconds=240"
+    )
+    threads = {"PJRT_NPROC": "16"} if devices > 1 else {}
+    own = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **threads}
+    environment = {**os.environ, **own}
     arguments = [str(processes), str(free_port()), str(folder), dtype, str(steps)]
     running = [
         subprocess.Popen(
