@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from oneshot.features import with_features
 from oneshot.fitting import fit
 from oneshot.relaxed import RelaxedTrainer
 from oneshot.resources import Resources
+from oneshot.supernet import Weights
 from oneshot.train import Trainer, TrainState
 
 SAVE_SECONDS = 120
 CHUNK = 512  # examples whose features are compared with each other
+PART = 500  # networks that are scored before what was found is kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,8 +195,7 @@ def scored(run: Run, console: Console) -> None:
         loss=metrics,
         resources=Resources(chunk=CHUNK),
     )
-    found = evaluator(weights, [tuple(arch) for arch in run.archs.tolist()])
-    arrays: dict[str, Any] = kept({name: found.mean(name) for name in metrics})
+    arrays: dict[str, Any] = kept(_means(run, evaluator, weights, clock, console))
     if isinstance(trainer, RelaxedTrainer):
         chosen = trainer.supernet.space.canonical(trainer.arch(state))
         arrays["chosen"] = np.array(chosen)
@@ -202,10 +203,39 @@ def scored(run: Run, console: Console) -> None:
     arrays |= {"steps": state.step, "digest": run.digest}
     arrays["environment"] = json.dumps(results.environment())
     run.scores.parent.mkdir(parents=True, exist_ok=True)
-    part = run.scores.with_suffix(".part")
+    _write(run.scores, arrays)
+
+
+def _means(
+    run: Run, evaluator: Evaluator, weights: Weights, clock: _Clock, console: Console
+) -> dict[str, np.ndarray]:
+    """Return the means [n] of each metric, those that were kept before included.
+
+    Networks are taken in the order of their codes, so that those of a part begin alike.
+    """
+    archs = [tuple(arch) for arch in run.archs.tolist()]
+    order = sorted(range(len(archs)), key=archs.__getitem__)
+    out = {name: np.empty(len(archs), np.float32) for name in evaluator.metrics}
+    for start in range(0, len(order), PART):
+        places = order[start : start + PART]
+        where = run.directory / f"scores{start}.npz"
+        if not where.exists():
+            found = evaluator(weights, [archs[i] for i in places])
+            _write(where, {name: found.mean(name) for name in out})
+            clock.add()
+            console.print(f"  scored {start + len(places)} of {len(order)}")
+        with np.load(where) as kept_before:
+            for name, values in out.items():
+                values[places] = kept_before[name]
+    return out
+
+
+def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write a file whole, or not at all."""
+    part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.savez(file, **arrays)
-    part.replace(run.scores)  # whole, or not at all
+    part.replace(path)
 
 
 def scores_of(run: Run) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from benchmarks.ranking_spaces import SPACES
 from oneshot import Data, checkpoint
 from oneshot.augment import crop
 from oneshot.data import Split
+from oneshot.evaluate import Evaluator
 from oneshot.spaces import nb_macro
 from oneshot.teaching import PairwiseRank, Teaching
 
@@ -137,6 +138,31 @@ def test_a_stopped_recipe_goes_on_to_equal_bits(small, tmp_path, monkeypatch, sh
         a, b = (getattr(runs[kind].weights, part) for kind in ("whole", "stopped"))
         for left, right in zip(*map(jax.tree.leaves, (a, b)), strict=True):
             np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.slow
+def test_a_stopped_scoring_goes_on_to_equal_bits(small, tmp_path, monkeypatch):
+    scored, quiet, asked = Evaluator.__call__, Console(quiet=True), []
+    monkeypatch.setattr(ranking_run, "PART", 15)
+
+    def interrupted(self, weights, archs):
+        if len(asked) == 1:
+            asked.append(0)
+            raise KeyboardInterrupt
+        asked.append(len(archs))
+        return scored(self, weights, archs)
+
+    whole, stopped = (a_run(small, tmp_path / kind) for kind in ("whole", "stopped"))
+    ranking_run.scored(whole, quiet)
+    monkeypatch.setattr(Evaluator, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ranking_run.scored(stopped, quiet)
+    assert not stopped.scores.exists()
+    ranking_run.scored(stopped, quiet)
+    assert asked == [15, 0, 15, 10]
+    want, got = map(ranking_run.scores_of, (whole, stopped))
+    for name in ("loss", "calibrated", "accuracy", "refitted", "alignment"):
+        np.testing.assert_array_equal(got[name], want[name])
 
 
 def test_a_recipe_is_told_from_its_earlier_self():
