@@ -2,8 +2,7 @@
 
 `Data` gives each training step its own key, a function of (seed, step), so that a
 resumed run sees the bits that an uninterrupted one would have seen. Each example draws
-for itself. What mixes examples turns integer labels into rows of shares of the classes,
-which `cross_entropy` takes as well. Masks over spectrograms are in
+for itself. What mixes examples is in `oneshot.mixing`, masks over spectrograms in
 `oneshot.spec_augment`.
 """
 
@@ -117,7 +116,7 @@ def crop(padding: int) -> Augment:
         raise ValueError(f"`padding` is 0 or more pixels, but got {padding}.")
 
     def cropped(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
-        _check_images("crop", x)
+        check_images("crop", x)
         edge = (padding, padding)
         padded = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
         corners = jax.random.randint(key, (len(x), 2), 0, 2 * padding + 1)
@@ -156,7 +155,7 @@ def shrink(size: int) -> Augment:
 
     def shrunk(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
         del key
-        _check_images("shrink", x)
+        check_images("shrink", x)
         n, height, width, channels = x.shape
         if size > min(height, width):
             raise ValueError(
@@ -181,7 +180,7 @@ def flip(probability: float = 0.5) -> Augment:
     _check_share("probability", probability)
 
     def flipped(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
-        _check_images("flip", x)
+        check_images("flip", x)
         mirrored = jax.random.bernoulli(key, probability, (len(x), 1, 1, 1))
         return jnp.where(mirrored, x[:, :, ::-1], x), y
 
@@ -209,101 +208,21 @@ def erase(
         raise ValueError(f"`area` is smallest, then largest share, but got {area}.")
 
     def erased(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
-        _check_images("erase", x)
+        check_images("erase", x)
         keys, (n, height, width, _) = jax.random.split(key, 4), x.shape
         share = jax.random.uniform(keys[0], (n,), minval=area[0], maxval=area[1])
         limit = jnp.log(0.3)
         root = jnp.exp(jax.random.uniform(keys[1], (n,), minval=limit, maxval=-limit))
         root = jnp.sqrt(root)
         sides = jnp.sqrt(share) * root * height, jnp.sqrt(share) / root * width
-        inside = _rectangles(keys[2], sides, (height, width))
+        inside = rectangles(keys[2], sides, (height, width))
         hit = jax.random.bernoulli(keys[3], probability, (n, 1, 1))
         return jnp.where((inside & hit)[..., None], jnp.zeros_like(x), x), y
 
     return erased
 
 
-def mixup(alpha: float, classes: int) -> Augment:
-    """Mix each example with another of the batch (Zhang et al. 2017, arXiv:1710.09412).
-
-    Args:
-      alpha: The share is drawn from Beta(alpha, alpha); above 0, 0.2 to 1 are usual.
-      classes: How many; integer labels `[n]` become shares `[n, classes]`.
-
-    Returns:
-      An augmentation of floating point `x [n, ...]` and of labels.
-
-    Example:
-      >>> x, y = mixup(0.2, classes=10)(key, images, labels)
-      >>> y.sum(-1)  # 1 everywhere
-    """
-    _check_alpha(alpha)
-
-    def mixed(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(
-                f"`mixup` takes floating point, but x is {x.dtype}, which cannot hold "
-                "shares. Convert it first, such as x / 255."
-            )
-        y = _shares(y, classes)
-        order, share = _partners(key, len(x), alpha)
-        weight = share.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype)
-        return weight * x + (1 - weight) * x[order], _mix(y, order, share)
-
-    return mixed
-
-
-def cutmix(alpha: float, classes: int) -> Augment:
-    """Paste a rectangle of another image (Yun et al. 2019, arXiv:1905.04899).
-
-    Args:
-      alpha: The share that is kept is drawn from Beta(alpha, alpha); above 0, 1 is
-        usual.
-      classes: How many; integer labels `[n]` become shares `[n, classes]`, by the
-        pixels that each image really has.
-
-    Returns:
-      An augmentation of images `[n, height, width, channels]` and of labels.
-    """
-    _check_alpha(alpha)
-
-    def pasted(key: Array, x: Array, y: Array) -> tuple[Array, Array]:
-        _check_images("cutmix", x)
-        y, (key, place) = _shares(y, classes), jax.random.split(key)
-        order, share = _partners(key, len(x), alpha)
-        side = jnp.sqrt(1 - share)
-        sides = side * x.shape[1], side * x.shape[2]
-        inside = _rectangles(place, sides, (x.shape[1], x.shape[2]))
-        kept = 1 - inside.mean((1, 2), dtype=jnp.float32)
-        x = jnp.where(inside[..., None], x[order], x)
-        return x, _mix(y, order, kept)
-
-    return pasted
-
-
-def _partners(key: Array, n: int, alpha: float) -> tuple[Array, Array]:
-    # Each example's own share: one for the batch, as in the papers, varies more from
-    # step to step and gains nothing on an accelerator.
-    who, how = jax.random.split(key)
-    return jax.random.permutation(who, n), jax.random.beta(how, alpha, alpha, (n,))
-
-
-def _mix(y: Array, order: Array, share: Array) -> Array:
-    return share[:, None] * y + (1 - share[:, None]) * y[order]
-
-
-def _shares(y: Array, classes: int) -> Array:
-    if y.ndim == 1 and jnp.issubdtype(y.dtype, jnp.integer):
-        y = jax.nn.one_hot(y, classes, dtype=jnp.float32)
-    if y.ndim != 2 or y.shape[1] != classes:
-        raise ValueError(
-            f"Mixing examples takes integer labels [n], or shares [n, {classes}] of "
-            f"the {classes} classes, but the targets are {y.dtype}{list(y.shape)}."
-        )
-    return y
-
-
-def _rectangles(key: Array, sides: tuple[Array, Array], size: tuple[int, int]) -> Array:
+def rectangles(key: Array, sides: tuple[Array, Array], size: tuple[int, int]) -> Array:
     """Return masks [n, *size] of rectangles whose centres are anywhere, cut off."""
     inside = None
     keys = jax.random.split(key)
@@ -317,7 +236,8 @@ def _rectangles(key: Array, sides: tuple[Array, Array], size: tuple[int, int]) -
     return inside
 
 
-def _check_images(name: str, x: Array) -> None:
+def check_images(name: str, x: Array) -> None:
+    """Raise a ValueError unless x is images."""
     if x.ndim != 4:
         raise ValueError(
             f"`{name}` takes images [n, height, width, channels], but got "
@@ -328,8 +248,3 @@ def _check_images(name: str, x: Array) -> None:
 def _check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(f"`{name}` is between 0 and 1, but got {value}.")
-
-
-def _check_alpha(alpha: float) -> None:
-    if not alpha > 0:
-        raise ValueError(f"`alpha` is above 0, but got {alpha}.")

@@ -1,6 +1,7 @@
 """Augmentations by name, as settings hold them: `crop(4)`, `["crop(4)", "flip"]`.
 
-A name is that of a function in `oneshot.augment`, `spec_augment`, or `module:function`.
+A name is that of a function in `oneshot.augment`, `oneshot.mixing` or
+`oneshot.spec_augment`, or `module:function`.
 Called with the arguments behind it, literals only, it returns `(key, x, y) -> (x, y)`.
 """
 
@@ -16,7 +17,11 @@ from oneshot.data import Augment
 from oneshot.factories import resolve
 
 _HOME = "oneshot.augment"
-_ELSEWHERE = {"spec_augment": "oneshot.spec_augment:spec_augment"}
+_ELSEWHERE = {
+    "cutmix": "oneshot.mixing:cutmix",
+    "mixup": "oneshot.mixing:mixup",
+    "spec_augment": "oneshot.spec_augment:spec_augment",
+}
 
 
 def augmentation(text: str) -> Augment | None:

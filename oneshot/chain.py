@@ -20,12 +20,12 @@ from oneshot.engine import (
     INDEX,
     SCALAR,
     Engine,
-    OptimizerOf,
     key_shape,
     saved_shapes,
 )
 from oneshot.gradient_sums import GradientSums
 from oneshot.paths import Step
+from oneshot.placement import OptimizerOf
 from oneshot.planned import Batch, PlannedPath, Update
 from oneshot.residuals import ResidualPlan, backward, forward, split_carry
 from oneshot.shapes import abstract

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from oneshot.engine import Engine, Kind
+from oneshot.engine import Engine
+from oneshot.placement import Kind
 from oneshot.supernet import Supernet, Weights
 from oneshot.train import Trainer, TrainState
 
@@ -137,7 +138,7 @@ def _like(trainer: Trainer) -> dict[str, Any]:
 
 def _placed(engine: Engine, tree: Any, kind: Kind) -> Any:
     """Return abstract arrays that say where each is to be."""
-    where = engine.shardings(tree, kind)
+    where = engine.placement.shardings(tree, kind)
     if engine.mesh is None:
         one = where or jax.sharding.SingleDeviceSharding(jax.devices()[0])
         where = jax.tree.map(lambda _: one, tree)

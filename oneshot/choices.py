@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 Arch = tuple[int, ...]
 
@@ -13,6 +15,11 @@ Arch = tuple[int, ...]
 def freeze(value: Any) -> Any:
     """Return a JSON value with lists as tuples, so that it is hashable."""
     return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
+
+
+def freeze_values(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping whose lists are tuples."""
+    return {key: freeze(value) for key, value in data.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,3 +80,25 @@ class Reader:
     def skipped(self, arch: Sequence[int]) -> bool:
         """Return whether this place leaves nothing in the path of `arch`."""
         return len(self.reads) == 1 and arch[self.reads[0]] in self.skip
+
+
+def reasons_against(choices: Sequence[Choice], arch: Any) -> list[str]:
+    """Return why `arch` is none of these choices, one sentence each."""
+    try:
+        values = [*arch]
+    except TypeError:
+        return [f"An arch is a sequence of option indices, but got {arch!r}."]
+    if len(values) != len(choices):
+        return [
+            f"An arch of this space has {len(choices)} option indices, one per"
+            f" choice, but got {len(values)}: {tuple(values)!r}."
+        ]
+    reasons = []
+    for value, choice in zip(values, choices, strict=True):
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or not 0 <= value < len(choice.options):
+            reasons.append(
+                f"Choice {choice.name!r} has options {list(choice.options)}, so its"
+                f" index is 0 to {len(choice.options) - 1}, but got {value!r}."
+            )
+    return reasons

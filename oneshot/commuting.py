@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-from oneshot.choices import Arch
+from oneshot.choices import Arch, freeze_values
 
 
 class Indexed(Protocol):
@@ -48,3 +49,28 @@ class Commuting:
             for place, value in zip(places, padded, strict=True):
                 out[place] = value
         return tuple(out)
+
+
+def symmetry_to_json(symmetry: Callable[..., Arch] | None) -> dict[str, Any] | None:
+    """Return a symmetry as JSON values: of a function that is not ours, its name."""
+    if symmetry is None:
+        return None
+    if isinstance(symmetry, Commuting):
+        return {"commuting": dataclasses.asdict(symmetry)}
+    return {"function": getattr(symmetry, "__qualname__", "function")}
+
+
+def symmetry_from_json(data: Mapping[str, Any] | None) -> Commuting | None:
+    """Return the symmetry that JSON values stand for.
+
+    Raises:
+      ValueError: If they only name a function.
+    """
+    if not data:
+        return None
+    if "commuting" not in data:
+        raise ValueError(
+            f"This space names the function {data['function']!r} for its "
+            "canonical form, and JSON holds only its name. Pass it as `symmetry`."
+        )
+    return Commuting(**freeze_values(data["commuting"]))

@@ -12,11 +12,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from oneshot.choices import Arch, Choice, Reader
+from oneshot.choices import Choice, Reader
+from oneshot.path_keys import PathKeys
 
 _LISTED = 2_000_000  # assignments of a component that are looked at one by one
 Assignment = tuple[tuple[int, int], ...]  # (choice, option index)
@@ -68,21 +69,16 @@ def weighted(rng: np.random.Generator, weights: Sequence[int]) -> int:
     raise AssertionError("weights changed while drawing")
 
 
-def components(
-    choices: Sequence[Choice],
-    readers: Sequence[Reader],
-    path_key: Callable[[Arch], Arch],
-) -> Iterator[Component]:
+def components(keys: PathKeys) -> Iterator[Component]:
     """Yield the components of a space.
 
     Args:
-      choices: Its choices.
-      readers: Its readers.
-      path_key: Maps an arch to the representative of its path.
+      keys: Its choices and readers, and what stands for a path.
 
     Raises:
       ValueError: If a component has to be listed and is too large.
     """
+    choices, readers = keys.choices, keys.readers
     parent = list(range(len(choices)))
 
     def root(i: int) -> int:
@@ -100,42 +96,15 @@ def components(
         groups.setdefault(root(i), []).append(i)
     for members in groups.values():
         inside = set(members)
-        own = [r for r in readers if inside & {*r.reads, *dict(r.when)}]
+        own = tuple(r for r in readers if inside & {*r.reads, *dict(r.when)})
         found = _component(choices, members, own)
-        if ambiguous(choices, own):
-            found = _listed(found, len(choices), path_key)
+        if PathKeys(choices, own).ambiguous:
+            found = _listed(found, keys)
         yield found
 
 
-def silent(choices: Sequence[Choice], readers: Sequence[Reader]) -> frozenset[int]:
-    """Return the choices that act through conditions only, as a stage's depth does."""
-    quiet = {r.reads[0] for r in readers if _all_skip(choices, r)}
-    return frozenset(
-        quiet - {c for r in readers if not _all_skip(choices, r) for c in r.reads}
-    )
-
-
-def ambiguous(choices: Sequence[Choice], readers: Sequence[Reader]) -> bool:
-    """Return whether two assignments of read choices can make one path.
-
-    They can where a place has two options that skip it, or one and a depth above it, or
-    a depth above a depth.
-    """
-    depths = silent(choices, readers)
-    return any(
-        (len(r.skip) > 1 and not _all_skip(choices, r))
-        or (r.skip and any(c in depths for c, _ in r.when))
-        for r in readers
-    )
-
-
-def _all_skip(choices: Sequence[Choice], reader: Reader) -> bool:
-    one = len(reader.reads) == 1
-    return one and len(reader.skip) == len(choices[reader.reads[0]].options)
-
-
 def _component(
-    choices: Sequence[Choice], members: list[int], readers: list[Reader]
+    choices: Sequence[Choice], members: list[int], readers: Sequence[Reader]
 ) -> Component:
     sizes = {i: len(choices[i].options) for i in members}
     deciding = sorted({c for r in readers for c, _ in r.when})
@@ -155,9 +124,7 @@ def _component(
     return Component(sizes, tuple(cases), tuple(free), tuple(weights))
 
 
-def _listed(
-    component: Component, num_choices: int, path_key: Callable[[Arch], Arch]
-) -> Component:
+def _listed(component: Component, keys: PathKeys) -> Component:
     if sum(component.weights) > _LISTED:
         raise ValueError(
             f"{sum(component.weights):,} assignments of linked choices would have to "
@@ -167,9 +134,9 @@ def _listed(
         )
     kept = []
     for assignment in component.assignments():
-        arch = [0] * num_choices
+        arch = [0] * len(keys.choices)
         for place, value in assignment:
             arch[place] = value
-        if path_key(tuple(arch)) == tuple(arch):
+        if keys.key(arch) == tuple(arch):
             kept.append(assignment)
     return Component(component.sizes, tuple(kept), ((),) * len(kept), (1,) * len(kept))

@@ -10,50 +10,21 @@ with layers.
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import (
-    Mesh,
-    NamedSharding,
-    PartitionSpec,
-    Sharding,
-    SingleDeviceSharding,
-)
+from jax.sharding import Mesh
 
+from oneshot.placement import Device, Kind, Placement
 from oneshot.shapes import abstract
-from oneshot.sharding import (
-    DATA_AXIS,
-    Layout,
-    check_layout,
-    optimizer_shardings,
-    replicated,
-    shardings,
-)
-from oneshot.supernet import Supernet, Tree, Weights
-
-Device = Any  # a jax.Device, which type checkers take for a variable
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerOf:
-    """The layout of what an optimizer keeps for one module: that of its weights."""
-
-    module: str
-
-
-# How an argument or a result is laid out: the arrays of one module, those of several by
-# name, their optimizer states by name, examples, or whole on each device.
-Kind = (
-    Literal["weights", "modules", "optimizers", "data", "copied"] | OptimizerOf | None
-)
+from oneshot.sharding import Layout, replicated
+from oneshot.supernet import Supernet, Tree
 
 
 class Engine:
@@ -79,117 +50,17 @@ class Engine:
         device: Device | None = None,
         layout: Layout = replicated,
     ):
-        if mesh is not None and device is not None:
-            raise ValueError(
-                "An engine runs on a mesh or on one device, but both were given: "
-                f"{mesh} and {device}. Leave one of them out."
-            )
-        if mesh is not None and DATA_AXIS not in mesh.axis_names:
-            raise ValueError(
-                f"The mesh needs an axis called {DATA_AXIS!r} to split batches over, "
-                f"but has {mesh.axis_names}. Build it with jax.make_mesh((n,), "
-                "('data',), axis_types=(jax.sharding.AxisType.Auto,))."
-            )
-        if mesh is None and layout is not replicated:
-            raise ValueError(
-                "A layout spreads weights over the devices of a mesh, but none was "
-                "given. Pass `mesh`, or leave `layout` out."
-            )
-        if mesh is not None:
-            arrays = ((n, (m.params, m.state)) for n, m in supernet.modules.items())
-            check_layout(dict(arrays), layout, mesh)
-        self.supernet, self.mesh, self.layout = supernet, mesh, layout
-        self._device = None if device is None else SingleDeviceSharding(device)
+        self.supernet = supernet
+        self.placement = place = Placement(supernet, mesh, device, layout)
+        self.mesh, self.device, self.num_devices = mesh, place.device, place.num_devices
+        self.put, self.put_weights = place.put, place.put_weights
+        self.sharding = place.sharding
         self._programs: dict[Hashable, concurrent.futures.Future] = {}
         self._lock = threading.Lock()
         self._carries: dict[Hashable, int] = {}
         self._shapes: list[Tree] = []
         # Plain ints would be transferred implicitly at each call.
         self.layer_index = [self.put(np.int32(i)) for i in range(len(supernet.slots))]
-
-    # --- layouts ------------------------------------------------------------------
-
-    @property
-    def device(self) -> Device:
-        """The device that programs run on; the first one of a mesh."""
-        if self.mesh is not None:
-            return self.mesh.devices.flat[0]
-        if self._device is not None:
-            return next(iter(self._device.device_set))
-        return jax.local_devices()[0]
-
-    @property
-    def num_devices(self) -> int:
-        """Devices that a batch is split over."""
-        return 1 if self.mesh is None else self.mesh.size
-
-    def sharding(self, kind: Kind) -> Sharding | None:
-        """Return the layout of data, or of what is copied; None on the default device.
-
-        That of weights depends on the array: see `shardings`.
-        """
-        if self.mesh is None or kind is None:
-            return None if kind is None else self._device
-        # Over all axes: a device that has a part of the weights has its work as well.
-        spec = (
-            PartitionSpec(self.mesh.axis_names) if kind == "data" else PartitionSpec()
-        )
-        return NamedSharding(self.mesh, spec)
-
-    def shardings(self, tree: Tree, kind: Kind) -> Any:
-        """Return the layouts of a tree of (abstract) arrays, or one for all of them.
-
-        What travels with the activations and does not split, such as the table of a
-        tied embedding, is copied.
-        """
-        if self.mesh is None or kind is None or kind == "copied":
-            return self.sharding(kind)
-        if kind == "weights":
-            return shardings(tree, self.layout, self.mesh)
-        if isinstance(kind, OptimizerOf):
-            params = self.supernet.modules[kind.module].params
-            return optimizer_shardings(tree, params, self.layout, self.mesh)
-        if kind == "modules":
-            return {m: self.shardings(own, "weights") for m, own in tree.items()}
-        if kind == "optimizers":
-            return {m: self.shardings(own, OptimizerOf(m)) for m, own in tree.items()}
-        split, copied = self.sharding("data"), self.sharding("copied")
-        return jax.tree.map(
-            lambda a: (
-                split if a.ndim and a.shape[0] % self.num_devices == 0 else copied
-            ),
-            tree,
-        )
-
-    def put(self, tree: Tree, kind: Kind = "copied") -> Tree:
-        """Move arrays to the device or devices, explicitly.
-
-        Where the mesh is that of several processes, each gives the same arrays and
-        keeps its devices' part of them.
-
-        Raises:
-          ValueError: If a batch does not split evenly over the devices.
-        """
-        if kind == "data" and self.mesh is not None:
-            n, devices = jax.tree.leaves(tree)[0].shape[0], self.num_devices
-            if n % devices:
-                raise ValueError(
-                    f"A batch of {n} examples does not split over {devices} devices. "
-                    f"Use a multiple of {devices}."
-                )
-        placed = self.mesh is None and self._device is None
-        if placed and all(map(_on_device, jax.tree.leaves(tree))):
-            return tree
-        where = self.shardings(tree, kind)
-        if self.mesh is not None and self.mesh.is_multi_process:
-            if kind == "copied":
-                return jax.tree.map(lambda leaf: _spread(leaf, where), tree)
-            return jax.tree.map(_spread, tree, where)
-        return jax.device_put(tree, where)
-
-    def put_weights(self, weights: Weights) -> Weights:
-        """Move all weights of the supernet to the device or devices."""
-        return Weights(*(self.put(tree, "modules") for tree in weights))
 
     # --- shapes -------------------------------------------------------------------
 
@@ -257,9 +128,9 @@ class Engine:
 
         def build():
             options = {}
-            if self.mesh is not None or self._device is not None:
+            if not self.placement.is_default:
                 options["in_shardings"] = tuple(
-                    self.shardings(a, k) for a, k in arguments
+                    self.placement.shardings(a, k) for a, k in arguments
                 )
                 options["out_shardings"] = self._results(fn, arguments, results)
             jitted = jax.jit(fn, donate_argnums=donate, **options)
@@ -270,11 +141,11 @@ class Engine:
     def _results(self, fn: Callable, arguments: Any, results: Any) -> Any:
         """Return the layouts of a program's results."""
         if self.mesh is None:
-            return self.sharding("copied")
+            return self.placement.sharding("copied")
         # Each array has its own; the kinds are a prefix of the tree that `fn` returns.
         found = jax.eval_shape(fn, *(a for a, _ in arguments))
         return jax.tree.map(
-            lambda kind, tree: self.shardings(tree, kind),
+            lambda kind, tree: self.placement.shardings(tree, kind),
             results,
             found,
             is_leaf=_is_none,
@@ -313,20 +184,6 @@ class Engine:
 
 def _is_none(kind: Kind) -> bool:
     return kind is None
-
-
-def _on_device(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array)
-
-
-def _spread(leaf: Any, sharding: Any) -> jax.Array:
-    """Return an array over the devices of several processes, which all have it."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return jax.device_put(leaf, sharding)  # spread already
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_spread(jax.random.key_data(leaf), sharding))
-    host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
 
 
 def saved_shapes(compiled: Any, tree: Tree, index: int) -> Tree:

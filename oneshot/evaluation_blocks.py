@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from oneshot import programs
-from oneshot.engine import Engine, Kind
+from oneshot.engine import Engine
 from oneshot.grouping import (
     Flags,
     batched_leaves,
@@ -19,6 +19,7 @@ from oneshot.grouping import (
 from oneshot.losses import Metrics, compares_examples
 from oneshot.nn.backend import group_bytes
 from oneshot.paths import Step
+from oneshot.placement import Kind
 from oneshot.shapes import abstract, shapes
 from oneshot.supernet import Tree
 

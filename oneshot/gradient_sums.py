@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from oneshot import programs
-from oneshot.engine import SCALAR, Engine, Kind
+from oneshot.engine import SCALAR, Engine
+from oneshot.placement import Kind
 from oneshot.residuals import split_carry
 from oneshot.teaching import RankLoss
 from oneshot.trained_arrays import TrainedArrays

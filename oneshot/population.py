@@ -17,8 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from oneshot.engine import Device
 from oneshot.paths import Path, depth_first, partition
+from oneshot.placement import Device
 from oneshot.scoring import Scorer
 from oneshot.supernet import Weights
 

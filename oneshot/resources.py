@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 
 from oneshot.bounded_cache import nbytes
-from oneshot.engine import Device
 from oneshot.nn.backend import group_bytes
+from oneshot.placement import Device
 from oneshot.reachable import Reached
 from oneshot.shapes import abstract, shapes
 from oneshot.supernet import Supernet

@@ -21,18 +21,15 @@ import numpy as np
 from oneshot.choices import Arch as Arch
 from oneshot.choices import Choice as Choice
 from oneshot.choices import Reader as Reader
-from oneshot.choices import freeze
+from oneshot.choices import freeze, freeze_values, reasons_against
 from oneshot.commuting import Commuting as Commuting
-from oneshot.components import Component, ambiguous, components, silent
+from oneshot.commuting import symmetry_from_json, symmetry_to_json
+from oneshot.components import Component, components
+from oneshot.path_keys import PathKeys
 
 Over = Literal["archs", "paths", "canonical"]
 
 _ENUMERABLE = 200_000  # above this, distinct networks are drawn by rejection
-
-
-def freeze_values(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping whose lists are tuples."""
-    return {key: freeze(value) for key, value in data.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,24 +90,7 @@ class SearchSpace:
 
     def validate(self, arch: Sequence[int]) -> list[str]:
         """Return what is wrong with `arch`, one sentence each; empty if nothing is."""
-        try:
-            values = [*arch]
-        except TypeError:
-            return [f"An arch is a sequence of option indices, but got {arch!r}."]
-        if len(values) != len(self.choices):
-            return [
-                f"An arch of this space has {len(self.choices)} option indices, one per"
-                f" choice, but got {len(values)}: {tuple(values)!r}."
-            ]
-        reasons = []
-        for value, choice in zip(values, self.choices, strict=True):
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if not whole or not 0 <= value < len(choice.options):
-                reasons.append(
-                    f"Choice {choice.name!r} has options {list(choice.options)}, so its"
-                    f" index is 0 to {len(choice.options) - 1}, but got {value!r}."
-                )
-        return reasons
+        return reasons_against(self.choices, arch)
 
     def check(self, arch: Sequence[int]) -> Arch:
         """Return `arch` as a tuple of ints, or raise a ValueError with the reasons."""
@@ -139,10 +119,13 @@ class SearchSpace:
             out[i] = choice.options.index(freeze(option))
         return tuple(out)
 
+    @functools.cached_property
+    def _keys(self) -> PathKeys:
+        return PathKeys(self.choices, self.readers)
+
     def read(self, arch: Sequence[int]) -> tuple[int, ...]:
         """Return the indices of the choices that the path of `arch` reads."""
-        active = (r.reads for r in self.readers if r.active(arch))
-        return tuple(sorted(set(itertools.chain.from_iterable(active))))
+        return self._keys.read(arch)
 
     def path_key(self, arch: Sequence[int]) -> Arch:
         """Return the representative of all archs of one path: equal keys, equal paths.
@@ -150,44 +133,7 @@ class SearchSpace:
         Unread choices stand at index 0. Where a layer is skipped by an option and could
         be left out by a depth as well, the depth that reaches fewest layers is taken.
         """
-        if self._ambiguous:
-            arch = self._fewest(arch)
-        read = set(self.read(arch))
-        return tuple(int(v) if i in read else 0 for i, v in enumerate(arch))
-
-    @functools.cached_property
-    def _ambiguous(self) -> bool:
-        return ambiguous(self.choices, self.readers)
-
-    @functools.cached_property
-    def _silent(self) -> frozenset[int]:
-        return silent(self.choices, self.readers)
-
-    def _signature(self, arch: Sequence[int]) -> list[Any]:
-        """Return what the path of `arch` holds: equal signatures, equal paths."""
-        return [
-            (i, [arch[c] for c in reader.reads])
-            for i, reader in enumerate(self.readers)
-            if reader.active(arch) and not reader.skipped(arch)
-        ]
-
-    def _fewest(self, arch: Sequence[int]) -> list[int]:
-        """Return an arch of the same path that reaches fewest places."""
-        out, wanted = [int(v) for v in arch], self._signature(arch)
-        for i in sorted(self._silent):
-            others = [
-                [*out[:i], value, *out[i + 1 :]]
-                for value in range(len(self.choices[i].options))
-            ]
-            same = [a for a in others if self._signature(a) == wanted]
-            out = min(same, key=lambda a: sum(r.active(a) for r in self.readers))
-        for reader in self.readers:  # several options that skip are one
-            if len(reader.skip) > 1 and reader.reads[0] not in self._silent:
-                i = reader.reads[0]
-                first = [*out[:i], min(reader.skip), *out[i + 1 :]]
-                if reader.skipped(out) and self._signature(first) == wanted:
-                    out = first
-        return out
+        return self._keys.key(arch)
 
     def canonical(self, arch: Sequence[int]) -> Arch:
         """Return the representative of all archs that are one network with `arch`."""
@@ -209,7 +155,7 @@ class SearchSpace:
 
     @functools.cached_property
     def _components(self) -> tuple[Component, ...]:
-        return tuple(components(self.choices, self.readers, self.path_key))
+        return tuple(components(self._keys))
 
     @property
     def num_paths(self) -> int:
@@ -312,7 +258,9 @@ class SearchSpace:
             for value in range(len(self.choices[i].options))
             if value != arch[i]
         ]
-        if self._ambiguous:  # a depth less where the layer was skipped is no change
+        if (
+            self._keys.ambiguous
+        ):  # a depth less where the layer was skipped is no change
             own = self.path_key(arch)
             around = [a for a in around if self.path_key(a) != own]
         return around
@@ -353,15 +301,10 @@ class SearchSpace:
 
     def to_json(self) -> dict[str, Any]:
         """Return the space as JSON values; `SearchSpace.from_json` reads it back."""
-        symmetry: Any = None
-        if isinstance(self.symmetry, Commuting):
-            symmetry = {"commuting": dataclasses.asdict(self.symmetry)}
-        elif self.symmetry is not None:
-            symmetry = {"function": getattr(self.symmetry, "__qualname__", "function")}
         return {
             "choices": [{"name": c.name, "options": c.options} for c in self.choices],
             "readers": [dataclasses.asdict(r) for r in self.readers],
-            "symmetry": symmetry,
+            "symmetry": symmetry_to_json(self.symmetry),
         }
 
     @staticmethod
@@ -375,18 +318,10 @@ class SearchSpace:
         Raises:
           ValueError: If such a function is needed and not given.
         """
-        stored = data.get("symmetry")
-        if symmetry is None and stored and "commuting" in stored:
-            symmetry = Commuting(**freeze_values(stored["commuting"]))
-        if symmetry is None and stored:
-            raise ValueError(
-                f"This space names the function {stored['function']!r} for its "
-                "canonical form, and JSON holds only its name. Pass it as `symmetry`."
-            )
         return SearchSpace(
             [Choice(c["name"], c["options"]) for c in data["choices"]],
             [Reader(**freeze_values(r)) for r in data["readers"]],
-            symmetry,
+            symmetry or symmetry_from_json(data.get("symmetry")),
         )
 
     @functools.cached_property

@@ -15,19 +15,21 @@ import optax
 from jax.sharding import Mesh
 
 from oneshot.chain import Chain
-from oneshot.engine import Engine, OptimizerOf
+from oneshot.engine import Engine
 from oneshot.freezing import check_frozen, frozen_leaves
 from oneshot.losses import Metric, Metrics, as_metrics, cross_entropy
 from oneshot.momentum import Separated, of_group, with_group
 from oneshot.nested import trained
 from oneshot.optimizer import check_optimizer
+from oneshot.placement import OptimizerOf
 from oneshot.planned import Batch, PlannedPath, Update
 from oneshot.programs import MakeOptimizer
-from oneshot.randomness import DROPOUT, WEIGHTS, stream_key
+from oneshot.randomness import WEIGHTS, stream_key
 from oneshot.rates import ComplexityAware
 from oneshot.reweighting import PLACES, Drawn, Reweighted, check_drawn, reweighted
 from oneshot.sharding import Layout, replicated
 from oneshot.single import Single
+from oneshot.step_inputs import StepInputs
 from oneshot.step_metrics import StepMetrics
 from oneshot.strategies import Plan, Role, Strategy, WithExamples, guided
 from oneshot.supernet import Supernet, Tree, Weights
@@ -131,12 +133,9 @@ class Trainer:
             raise ValueError(
                 f"`execution` is 'blocks', 'static' or 'switch', but got {execution!r}."
             )
-        self._prepares: dict[Any, Any] = {}  # shared with `with_strategy`'s trainers
-        self.learning_rate = learning_rate
-        self._prepare = self._make_prepare(learning_rate)
+        self.learning_rate = _as_rate(learning_rate)
+        self._inputs = StepInputs(self.engine.placement)
         self._init_optimizer = jax.jit(optimizer(0.1).init)
-        self._scalars: dict[Any, Any] = {}
-        self._folding: Any = None
 
     def with_strategy(
         self, strategy: Strategy, learning_rate: float | optax.Schedule
@@ -156,8 +155,7 @@ class Trainer:
                 "...)."
             )
         other = copy.copy(self)
-        other.strategy, other.learning_rate = strategy, learning_rate
-        other._prepare = self._make_prepare(learning_rate)
+        other.strategy, other.learning_rate = strategy, _as_rate(learning_rate)
         return other
 
     @property
@@ -169,20 +167,6 @@ class Trainer:
         by_rate = isinstance(self.learning_rate, ComplexityAware)
         parts = [guided(self.strategy), "a rate by cost" if by_rate else None]
         return " and ".join(part for part in parts if part) or None
-
-    def _make_prepare(self, learning_rate: float | optax.Schedule) -> Callable:
-        def prepare(key, step, *exponent):
-            rate = learning_rate
-            if callable(rate):
-                rate = rate(step, *exponent)
-            return jnp.asarray(rate, jnp.float32), jax.random.fold_in(key, step)
-
-        if not callable(learning_rate):
-            learning_rate = float(learning_rate)
-        if learning_rate not in self._prepares:
-            jitted = jax.jit(prepare, out_shardings=self.engine.sharding("copied"))
-            self._prepares[learning_rate] = jitted
-        return self._prepares[learning_rate]
 
     def _trained(self, module: str, params: Tree) -> Tree:
         return trained(params, frozen_leaves(self.make_optimizer, module, params))
@@ -259,11 +243,7 @@ class Trainer:
         Example:
           >>> trainer.warm_up((images[:64], labels[:64]))
         """
-        key = self.engine.put(stream_key(0, DROPOUT))
-        exponent = isinstance(self.learning_rate, ComplexityAware)
-        self._prepare(
-            key, self.engine.put(np.int32(0)), *[self._scalar(1.0)] * exponent
-        )
+        self._inputs.compile(self.learning_rate)
         if isinstance(self.executor, Single):
             return 0.0
         x, y = batch
@@ -303,16 +283,17 @@ class Trainer:
         several = batch if isinstance(batch, list) else [batch]
         if isinstance(self.strategy, WithExamples):
             check_drawn(several)  # before anything is given up
-        lr, key = self._clock(state, plan)
+        inputs = self._inputs
+        when = self.learning_rate, state.seed, state.step
+        lr, key = inputs.rate_and_key(*when, plan)
         batches = [
-            self._batch(plan, one, key if i == 0 else self._fold(key, i))
-            for i, one in enumerate(several)
+            self._batch(plan, one, inputs.fold(key, i)) for i, one in enumerate(several)
         ]
         planned = [
             PlannedPath(
                 self.supernet.path(p.arch),
                 p.arch,
-                self._scalar(p.weight / len(several)),
+                inputs.scalar(p.weight / len(several)),
                 p.role,
             )
             for p in plan
@@ -328,14 +309,6 @@ class Trainer:
             state.step + 1, state.seed, weights, optimizer, observed
         ), metrics
 
-    def _clock(self, state: TrainState, plan: Plan) -> tuple[Any, Any]:
-        """Return learning rate and random key of a step, on the device."""
-        arguments = [self._key(state.seed), self.engine.put(np.int32(state.step))]
-        if isinstance(self.learning_rate, ComplexityAware):
-            found = [self.learning_rate.exponent(planned.arch) for planned in plan]
-            arguments.append(self.engine.put(np.float32(np.mean(found))))
-        return self._prepare(*arguments)
-
     def _batch(self, plan: Plan, batch: tuple[Tree, Tree], key: Any) -> Batch:
         """Return a batch on the device, with what an external teacher says of it."""
         x, y = self.engine.put(batch, "data")
@@ -345,22 +318,6 @@ class Trainer:
         assert self.teaching.teacher is not None  # by check_plan
         return Batch(x, y, key, self.engine.put(self.teaching.teacher(x), "data"))
 
-    def _fold(self, key: Any, i: int) -> Any:
-        """Return the key of a step's i-th batch; the first one has the step's own."""
-        if self._folding is None:
-            shardings = self.engine.sharding("copied")
-            self._folding = jax.jit(jax.random.fold_in, out_shardings=shardings)
-        return self._folding(key, self.engine.put(np.uint32(i)))
 
-    def _scalar(self, value: float) -> Any:
-        if len(self._scalars) > 1000:  # importance weights differ at each step
-            self._scalars.clear()
-        if value not in self._scalars:
-            self._scalars[value] = self.engine.put(np.float32(value))
-        return self._scalars[value]
-
-    def _key(self, seed: int) -> Any:
-        if ("key", seed) not in self._scalars:
-            key = self.engine.put(stream_key(seed, DROPOUT))
-            self._scalars["key", seed] = key
-        return self._scalars["key", seed]
+def _as_rate(rate: float | optax.Schedule) -> float | optax.Schedule:
+    return rate if callable(rate) else float(rate)

@@ -12,16 +12,15 @@ from oneshot.augment import (
     as_augment,
     compose,
     crop,
-    cutmix,
     erase,
     flip,
-    mixup,
     one_of,
     shrink,
 )
 from oneshot.data import Data
 from oneshot.engine import Engine
 from oneshot.losses import SmoothedCrossEntropy, accuracy, check_labels, cross_entropy
+from oneshot.mixing import cutmix, mixup
 from oneshot.spec_augment import spec_augment
 
 N, SIZE, CLASSES = 64, 8, 5

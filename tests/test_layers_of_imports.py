@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FREE = {"choices", "pareto", "paths"}
-SPACE = {"choices", "commuting", "components", "space"}
+SPACE = {"choices", "commuting", "components", "path_keys", "space"}
 NO_JAX = {"algorithms", "searching", "trials", "constraints", "diagnostics", "report"}
 HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax"}
 TOP = {  # who may import what stands on top; `factories` builds supernets by name

@@ -15,6 +15,7 @@ from oneshot.cli import main
 from oneshot.compilations import CompilationCounter
 from oneshot.fitting import fit
 from oneshot.losses import as_metrics
+from oneshot.mixing import mixup
 from oneshot.optimizer import adamw, check_optimizer, muon, sgd
 from oneshot.progress import Bars
 from oneshot.report.headline import headline
@@ -291,7 +292,7 @@ def test_ready_augmentations_go_by_their_names_in_the_order_given(key):
     x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
     y = np.arange(4)
     named = augmentation('["crop(2)", "flip(probability=1.0)", "mixup(0.5, 4)"]')
-    parts = augment.crop(2), augment.flip(1.0), augment.mixup(0.5, 4)
+    parts = augment.crop(2), augment.flip(1.0), mixup(0.5, 4)
     for a, b in zip(named(key, x, y), augment.compose(*parts)(key, x, y), strict=True):
         np.testing.assert_array_equal(a, b)
     masked, _ = augmentation("spec_augment(3, 3)")(key, x[..., 0], y)

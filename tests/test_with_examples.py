@@ -19,6 +19,7 @@ from oneshot import (
 )
 from oneshot.checkpoint import restore, save
 from oneshot.optimizer import sgd
+from oneshot.randomness import DROPOUT, stream_key
 from oneshot.reweighting import Drawn
 from oneshot.strategies import last_layer_norms
 
@@ -49,7 +50,7 @@ def test_the_loss_is_weighed_and_the_norms_are_of_its_gradients(net, execution):
     state = trainer.init(0, x)
     arch = trainer.strategy.plan(state.strategy, 0, 0)[0].arch
     weights = jax.device_get(state.weights)
-    key = trainer._clock(state, ())[1]
+    key = jax.random.fold_in(stream_key(0, DROPOUT), 0)  # the first step's
     logits, _ = net.apply(*weights, arch, x, train=True, key=key)
     logits = np.asarray(logits, np.float64)
     powers = np.exp(logits - logits.max(-1, keepdims=True))
