@@ -17,10 +17,10 @@ from oneshot.data import Augment
 from oneshot.factories import resolve
 
 _HOME = "oneshot.augment"
-_ELSEWHERE = {
-    "cutmix": "oneshot.mixing:cutmix",
-    "mixup": "oneshot.mixing:mixup",
-    "spec_augment": "oneshot.spec_augment:spec_augment",
+_PLACES = {
+    **dict.fromkeys(("crop", "erase", "flip", "shrink"), _HOME),
+    **dict.fromkeys(("cutmix", "mixup"), "oneshot.mixing"),
+    "spec_augment": "oneshot.spec_augment",
 }
 
 
@@ -63,8 +63,14 @@ def calls(text: str) -> list[str]:
 
 def _made(call: str) -> Augment:
     name, args, named = parsed(call)
-    place = name if ":" in name else _ELSEWHERE.get(name, f"{_HOME}:{name}")
-    make = resolve(place)
+    if ":" not in name:
+        if name not in _PLACES:
+            raise ValueError(
+                f"No augmentation is called {name!r}; there are {', '.join(_PLACES)}. "
+                "One of your own is named by module:function."
+            )
+        name = f"{_PLACES[name]}:{name}"
+    make = resolve(name)
     _check_arguments(call, make, args, named)
     return make(*args, **named)
 

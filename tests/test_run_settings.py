@@ -303,7 +303,7 @@ def test_ready_augmentations_go_by_their_names_in_the_order_given(key):
     ("text", "expected"),
     [
         ("mixup(0.2)", r"missing a required argument: 'classes'.*It takes \(alpha"),
-        ("blur", "Cannot import 'oneshot.augment:blur'"),
+        ("blur", "No augmentation is called 'blur'; there are crop, .*, mixup"),
         ("tests.test_run_settings:shifted()", "missing a required argument"),
         ("tests.test_run_settings:shifted(print(1))", "literal arguments"),
         ("tests.test_run_settings:shifted(1", "literal arguments"),
