@@ -1,4 +1,7 @@
-"""Runs every benchmark and rewrites the README's tables from what they wrote.
+"""Runs the benchmarks and rewrites the README's tables from what they wrote.
+
+Rankings and their truths take hours each, so they are run by themselves
+(`benchmarks.ranking_quality`, `benchmarks.truth`); their tables are rewritten here.
 
 python -m benchmarks            # all of it, then the tables; four hours on two cores
 python -m benchmarks --tables   # the tables, from the results that are there

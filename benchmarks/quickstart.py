@@ -80,7 +80,7 @@ def table(found: dict[str, Any]) -> str:
         f"subnets: {tau}; of multiply-adds alone: {found['tau_macs']:.2f}. The truth "
         "here is a short tuning of the inherited weights, an easier one than training "
         f"alone. {found['wall_seconds']:.0f} s in all, {found['cpu_seconds']:.0f} s of "
-        f"CPU time, on {found['cores']} cores."
+        f"CPU time, on {found['cores']} cores ({found['device']})."
     )
     return "\n".join([*lines, "", note])
 

@@ -42,10 +42,11 @@ from rich.console import Console
 
 from benchmarks import results
 from benchmarks.network_truth import NetworkTruth
+from benchmarks.ranking_baselines import free
 from benchmarks.ranking_recipes import RECIPES
 from benchmarks.ranking_run import Run, scored
 from benchmarks.ranking_spaces import SPACES
-from benchmarks.ranking_table import best_of, collect, free, show
+from benchmarks.ranking_table import best_of, collect, over_uniform, show
 from oneshot.data import Data, Split
 
 SMALL, LARGE = 10_000, 50_000
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for seed in args.seeds:
             scored(_run(args, name, seed, args.images, truth, data), console)
             jax.clear_caches()
-    flat = {"space": args.space, **free(truth)}
+    flat = {"space": args.space, **free(truth, space.make().space)}
     for images in (SMALL, LARGE):
         runs = [
             _run(args, name, seed, images, truth, data)
@@ -109,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             words = own.rankings["all"].words()
             console.print(f"{label}{own.name}: {words}\n", soft_wrap=True)
             flat |= {label + k: v for k, v in own.row(truth).items()}
+        more = over_uniform(found, truth)
+        flat |= {label + key: value for key, value in more.items()}
         if found:
             console.print(show(found, truth, flat))
             flat |= best_of(found, truth, "_50k" if images == LARGE else "")

@@ -14,9 +14,9 @@ def table(found: Mapping[str, Any]) -> str:
     lines = [
         f"Kendall's tau with {found['truth']}:",
         "",
-        "| recipe | tau of losses (95 %) | of the best score | seeds | better half, "
-        "losses | given multiply-adds, losses | processor minutes |",
-        "|---|---|---|---|---:|---:|---:|",
+        "| recipe | tau of losses (95 %) | over uniform (95 %) | of the best score | "
+        "better half | best tenth | given multiply-adds | processor minutes |",
+        "|---|---|---|---|---:|---:|---:|---:|",
     ]
     for label, words in (("", ""), ("50k_", ", 50,000 images")):
         for name, recipe in RECIPES.items():
@@ -25,12 +25,8 @@ def table(found: Mapping[str, Any]) -> str:
                 known = ", guided" if recipe.guided else ""
                 lines.append(_line(f"{recipe.words}{words}{known}", own, "tau"))
         lines += _best(found, "_50k" if label else "", words)
-    for what in ("params", "macs", "depth"):
-        tau, half = (_number(found[f"free_{what}_{k}"]) for k in ("tau", "top_half"))
-        lines.append(f"| *{found[f'free_{what}']}* | {tau} | | | {half} | | |")
+    lines += _without(found)
     ceiling = found["free_ceiling"]
-    if ceiling is not None:
-        lines.append(f"| *seed against seeds* | {ceiling:.3f} | | | | | |")
     if ceiling is not None and ceiling < LEAST_CEILING:
         lines += [
             "",
@@ -40,13 +36,30 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _without(found: Mapping[str, Any]) -> list[str]:
+    """Return the lines of what ranks without a supernet, and of the truth itself."""
+    lines = []
+    for what in ("params", "macs", "depth"):
+        tau, half = (_number(found[f"free_{what}_{k}"]) for k in ("tau", "top_half"))
+        lines.append(f"| *{found[f'free_{what}']}* | {tau} | | | {half} | | | |")
+    others = {found["free_count"]: found["free_count_tau"]}
+    fitted = [k.removeprefix("linear_") for k in found if k.startswith("linear_")]
+    for number in sorted(map(int, fitted)):
+        words = f"ridge on options, {number:,} networks trained alone"
+        others[words] = found[f"linear_{number}"]
+    if found["free_ceiling"] is not None:
+        others["seed against seeds"] = found["free_ceiling"]
+    lines += [f"| *{w}* | {_number(tau)} | | | | | | |" for w, tau in others.items()]
+    return lines
+
+
 def _best(found: Mapping[str, Any], label: str, words: str) -> list[str]:
     """Return the line of the chosen recipe and rule, on what nothing was chosen by."""
     if f"best{label}" not in found:
         return []
     recipe, own = found[f"best{label}"], _own(found, "best_", label)
     rule = found[f"best_rule{label}"]
-    for key in ("top_half_tau", "partial_tau"):
+    for key in ("top_half_tau", "tenth_tau", "partial_tau"):
         own[key] = own[f"reporting_{key}"]
     own["seeds"] = 1  # those are of all networks
     text = f"**chosen: {RECIPES[recipe].words}{words}, by {rule}; the other networks**"
@@ -64,16 +77,18 @@ def _own(found: Mapping[str, Any], prefix: str, label: str) -> dict[str, Any]:
 def _line(words: str, own: Mapping[str, Any], part: str) -> str:
     tau = own["tau" if part == "tau" else f"{part}_tau"]
     between = f"{own[f'{part}_low']:.3f} to {own[f'{part}_high']:.3f}"
-    seeds = ""
     if own["seeds"] > 1:
-        seeds = f"{own['seeds']}: {own['tau_least']:.3f} to {own['tau_most']:.3f}"
+        ends = f"{own['tau_least']:.3f} to {own['tau_most']:.3f}"
+        between += f"; {own['seeds']} seeds: {ends}"
+    more = ""
+    if "more" in own:
+        more = f"{own['more']:+.3f} ({own['more_low']:+.3f} to {own['more_high']:+.3f})"
     cells = (
         words,
         f"{tau:.3f} ({between})",
+        more,
         _best_rule(own),
-        seeds,
-        _number(own["top_half_tau"]),
-        _number(own["partial_tau"]),
+        *(_number(own[k]) for k in ("top_half_tau", "tenth_tau", "partial_tau")),
         f"{own['cpu_minutes']:.0f}" if "cpu_minutes" in own else "",
     )
     return f"| {' | '.join(cells)} |"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +11,15 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.network_truth import NetworkTruth
+from benchmarks.ranking_baselines import free_words, known
 from benchmarks.ranking_recipes import RECIPES
 from benchmarks.ranking_run import Run, scores_of
 from benchmarks.scoring_rules import scores_by_rule
 from oneshot.correlations import kendall_tau
 from oneshot.diagnostics import Ranking
+from oneshot.rank_statistics import estimate, resample_counts, tau
+
+RESAMPLES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,18 +153,14 @@ def numbers(rankings: dict[str, Ranking]) -> dict[str, Any]:
         out["reporting_tau"] = rest.tau
         out["reporting_low"], out["reporting_high"] = rest.interval
         out["reporting_top_half_tau"] = rest.top_half.inherited.value
+        out["reporting_tenth_tau"] = rest.top_tenth.inherited.value
         out["reporting_partial_tau"] = rest.partial.value
     if everything.within is not None:
         out["within_tau"] = everything.within.value
         out["within_low"] = everything.within.low
     out |= {f"precision_{k}": v.value for k, v in everything.precision.items()}
     out |= {f"regret_{k}": v.value for k, v in everything.regret.items()}
-    return {key: _known(value) for key, value in out.items()}
-
-
-def _known(value: Any) -> Any:
-    """Return None for a number that is not defined, which JSON cannot hold."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return {key: known(value) for key, value in out.items()}
 
 
 def _chosen(arch: np.ndarray, truth: NetworkTruth) -> dict[str, Any]:
@@ -175,20 +174,22 @@ def _chosen(arch: np.ndarray, truth: NetworkTruth) -> dict[str, Any]:
     return out
 
 
-def free(truth: NetworkTruth) -> dict[str, Any]:
-    """Return flat results of what ranks the networks without any training."""
-    found = truth.rank(truth.macs, np.arange(len(truth.archs)), "all")
-    out = {"truth": truth.words, "free_ceiling": found.overall.ceiling}
-    for field, words in _free_words(truth).items():
-        out[f"free_{field}"] = words
-        out[f"free_{field}_tau"] = _known(getattr(found.overall, field).value)
-        out[f"free_{field}_top_half"] = _known(getattr(found.top_half, field).value)
+def over_uniform(found: Sequence[Found], truth: NetworkTruth) -> dict[str, Any]:
+    """Return flat results of how much better recipes rank than uniform sampling.
+
+    Differences of taus of losses, of the first seed each; both taus are of the same
+    resamples of networks, so that what these share takes no part in the interval.
+    """
+    losses = {own.name: own.scores["loss"][0] for own in found}
+    if "uniform" not in losses:
+        return {}
+    counts = resample_counts(len(truth.archs), seed=0, resamples=RESAMPLES)
+    first, out = tau(counts, losses.pop("uniform"), truth.truth), {}
+    for name, scores in losses.items():
+        own = estimate(tau(counts, scores, truth.truth) - first)
+        out |= {f"{name}_more": own.value, f"{name}_more_low": own.low}
+        out[f"{name}_more_high"] = own.high
     return out
-
-
-def _free_words(truth: NetworkTruth) -> dict[str, str]:
-    depth = truth.depth_words
-    return {"params": "parameters", "macs": "multiply-adds", "depth": depth}
 
 
 def best_of(found: list[Found], truth: NetworkTruth, label: str) -> dict[str, Any]:
@@ -233,9 +234,14 @@ def show(found: list[Found], truth: NetworkTruth, without: Mapping[str, Any]) ->
             _shown(own["partial_tau"]),
             f"{own['cpu_minutes']:.1f}",
         )
-    for field, words in _free_words(truth).items():
-        tau, half = (without[f"free_{field}_{part}"] for part in ("tau", "top_half"))
-        table.add_row(words, _shown(tau), "", "", _shown(half))
+    for field, words in free_words(truth).items():
+        value, half = (without[f"free_{field}_{part}"] for part in ("tau", "top_half"))
+        table.add_row(words, _shown(value), "", "", _shown(half))
+    table.add_row(without["free_count"], _shown(without["free_count_tau"]))
+    for key, value in without.items():
+        if key.startswith("linear_"):
+            number = key.removeprefix("linear_")
+            table.add_row(f"ridge on options, {number} trained alone", _shown(value))
     if without["free_ceiling"] is not None:
         table.add_row("ceiling, seed against seeds", _shown(without["free_ceiling"]))
     return table

@@ -31,7 +31,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Args:
       logits: [n, classes], unnormalised.
       labels: [n], integers in 0 to classes - 1; or [n, classes], the classes' shares,
-        as mixing examples gives them (`oneshot.augment`).
+        as mixing examples gives them (`oneshot.mixing`).
 
     Returns:
       [n], float32.

@@ -42,8 +42,8 @@ class RunSettings:
     label_smoothing: float = 0.0
     """Share of a training label that is spread over all classes, 0 to below 1."""
     augment: str = ""
-    """Of training batches, instead of the data's own: a call such as crop(4) of
-    oneshot.augment, module:function, or a JSON list such as '["crop(4)", "flip"]'."""
+    """Of training batches, instead of the data's own: a call such as crop(4) or
+    mixup(0.2, 10), module:function, or a JSON list such as '["crop(4)", "flip"]'."""
     clip_norm: float | None = None
     """Bound on the norm of a path's gradient."""
     strategy: Literal["uniform", "fair", "sandwich"] = "uniform"
