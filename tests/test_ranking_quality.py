@@ -10,20 +10,15 @@ from rich.console import Console
 
 from benchmarks import (
     macro_truth,
-    ranking_baselines,
     ranking_quality,
     ranking_readme,
     ranking_run,
-    ranking_table,
 )
-from benchmarks.network_truth import NetworkTruth, first_of_a_permutation
 from benchmarks.ranking_recipes import RECIPES, Settings, digest
 from benchmarks.ranking_run import Run
 from benchmarks.ranking_spaces import SPACES
-from benchmarks.ranking_table import Found
-from oneshot import Choice, Data, SearchSpace, checkpoint
+from oneshot import Data, checkpoint
 from oneshot.augment import crop
-from oneshot.correlations import kendall_tau
 from oneshot.data import Split
 from oneshot.evaluate import Evaluator
 from oneshot.spaces import nb_macro
@@ -63,72 +58,6 @@ def a_run(space, directory, name="uniform"):
     where = (0, directory, directory.with_suffix(".npz"))
     archs = space.truth(None).archs
     return Run(name, RECIPES[name], space, 1.0, small_images(), archs, *where)
-
-
-def known_truth(archs, scores):
-    """What is known of networks whose costs say nothing of them."""
-    ones = np.arange(len(archs)) % 7
-    return NetworkTruth(
-        "a truth",
-        archs,
-        np.stack([scores, scores]),
-        *(ones, ones, ones),
-        "depth",
-        choosing=first_of_a_permutation(len(archs), len(archs) // 3),
-    )
-
-
-@pytest.fixture
-def counted():
-    """Networks that are better the fewer of their choices are b, and their space."""
-    space = SearchSpace([Choice(n, ("a", "b", "c")) for n in "wxyz"])
-    space = SearchSpace([*space.choices, Choice("size", (1, 2))])
-    archs = np.array(list(space.enumerate("archs")))
-    rng = np.random.default_rng(0)
-    scores = -(archs[:, :4] == 1).sum(1) + rng.normal(scale=0.1, size=len(archs))
-    return known_truth(archs, scores), space
-
-
-def test_the_count_that_ranks_best_is_named(counted):
-    truth, space = counted
-    words, counts = ranking_baselines.told_count(truth, space)
-    assert words == "how few choices are b"
-    np.testing.assert_array_equal(counts, -(truth.archs[:, :4] == 1).sum(1))
-    found = ranking_baselines.free(truth, space)
-    assert found["free_count_tau"] == kendall_tau(counts, truth.truth)
-    assert found["free_count_tau"] > 0.8 and abs(found["free_params_tau"]) < 0.2
-
-
-def test_a_line_is_fitted_to_some_networks_and_ranks_the_others(counted):
-    truth, space = counted
-    effects = np.random.default_rng(1).normal(size=(5, 3))
-    sums = sum(effects[i][truth.archs[:, i]] for i in range(5))
-    added = dataclasses.replace(truth, seeds=np.stack([sums, sums]))
-    found = ranking_baselines.free(added, space)
-    assert found["linear_50"] > 0.95 and found["linear_54"] > 0.95
-    noise = np.random.default_rng(1).normal(size=len(truth.archs))
-    blind = dataclasses.replace(truth, seeds=np.stack([noise, noise]))
-    found = ranking_baselines.free(blind, space)
-    assert abs(found["linear_50"]) < 0.2 and abs(found["linear_54"]) < 0.2
-    few = truth.only(np.arange(40))  # all are to choose by: there are no others
-    assert not [k for k in ranking_baselines.free(few, space) if "linear" in k]
-
-
-def test_recipes_are_compared_over_the_same_networks(counted):
-    truth, _ = counted
-    noise = np.random.default_rng(2).normal(size=(2, len(truth.archs)))
-    scores = {"uniform": truth.truth + noise[0], "fair": truth.truth + noise[0] / 2}
-    found = [
-        Found(name, (), {"loss": [one]}, {}, truth) for name, one in scores.items()
-    ]
-    more = ranking_table.over_uniform(found, truth)
-    taus = {name: kendall_tau(one, truth.truth) for name, one in scores.items()}
-    np.testing.assert_allclose(more["fair_more"], taus["fair"] - taus["uniform"])
-    assert 0 < more["fair_more_low"] < more["fair_more"] < more["fair_more_high"]
-    # Each is known less well than their difference, since they share their networks.
-    apart = truth.rank(scores["fair"], np.arange(len(truth.archs)), "all").interval
-    assert more["fair_more_high"] - more["fair_more_low"] < apart[1] - apart[0]
-    assert not ranking_table.over_uniform(found[1:], truth)
 
 
 @pytest.mark.slow
