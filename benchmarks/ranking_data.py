@@ -28,7 +28,8 @@ def images(named: Path | None, number: int) -> Data:
       number: How many of the training images, up to 50,000.
 
     Raises:
-      ValueError: If there is no such file, or too few images are in it.
+      ValueError: If there is no such file, too few images are in it, or what reads
+        them is not installed.
     """
     folder = named or Path(os.environ.get("ONESHOT_DATA", ""))
     file = folder / (SMALL if number <= 10_000 else LARGE)
@@ -58,7 +59,13 @@ def _arrays(arrays, number: int):
 
 
 def _decoded(arrays, number: int):
-    from PIL import Image  # only for the full set
+    try:
+        from PIL import Image  # only for the full set
+    except ImportError as error:
+        raise ValueError(
+            f"{LARGE} holds JPEGs, which Pillow reads, but that is not installed. "
+            "Install it with pip install -e '.[cifar]', or take 10,000 images."
+        ) from error
 
     arrays = {name: arrays[name] for name in ("header", "body", "length", "y")} | {
         "n_train": int(arrays["n_train"])
