@@ -43,7 +43,7 @@ def free(truth: NetworkTruth, space: SearchSpace) -> dict[str, Any]:
     words, counts = told_count(truth, space)
     out |= {"free_count": words, "free_count_tau": kendall_tau(counts, truth.truth)}
     for number in (FEW, len(truth.choosing)):
-        if len(truth.archs) > number >= FEW:
+        if FEW <= number <= len(truth.choosing) and number < len(truth.archs):
             out[f"linear_{number}"] = linear(truth, space, number)
     return out
 
@@ -58,19 +58,18 @@ def told_count(truth: NetworkTruth, space: SearchSpace) -> tuple[str, np.ndarray
     """Return the option whose count ranks best the networks to choose by, and its
     counts [n], negated where fewer are better. Choices of equal options count together.
     """
-    best, few, true = ("", np.zeros(len(truth.archs))), truth.choosing, truth.truth
-    most = -1.0
+    few, true, found = truth.choosing, truth.truth, []
     for options in dict.fromkeys(c.options for c in space.choices):
         places = [i for i, c in enumerate(space.choices) if c.options == options]
         for index, option in enumerate(options):
             counts = (truth.archs[:, places] == index).sum(axis=1).astype(float)
             tau = kendall_tau(counts[few], true[few])
-            if not math.isnan(tau) and abs(tau) > most:
-                most, sign = abs(tau), 1 if tau > 0 else -1
-                how = "many" if sign > 0 else "few"
-                name = option if isinstance(option, str) else _among(option, options)
-                best = f"how {how} choices are {name}", sign * counts
-    return best
+            if math.isnan(tau):  # of all networks equal
+                continue
+            how, sign = ("many", 1) if tau > 0 else ("few", -1)
+            name = option if isinstance(option, str) else _among(option, options)
+            found.append((abs(tau), f"how {how} choices are {name}", sign * counts))
+    return max(found, key=lambda one: one[0])[1:]
 
 
 def linear(truth: NetworkTruth, space: SearchSpace, number: int) -> float:

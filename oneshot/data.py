@@ -27,7 +27,7 @@ class Split(NamedTuple):
     y: np.ndarray
 
 
-class Placement(Protocol):
+class Destination(Protocol):
     """What data needs to know of the engine."""
 
     def put(self, tree: Any, kind: Any = "copied") -> Any: ...
@@ -153,7 +153,7 @@ class Data:
             k: split_digest(split) for k, split in splits.items() if split is not None
         }
 
-    def batches(self, seed: int, size: int, engine: Placement) -> Batches:
+    def batches(self, seed: int, size: int, engine: Destination) -> Batches:
         """Return training batches by step, gathered and augmented on the device.
 
         Args:
@@ -190,7 +190,7 @@ class Batches:
         n: int,
         seed: int,
         size: int,
-        engine: Placement,
+        engine: Destination,
         on_device: tuple[Any, Any],
     ):
         self.n, self.size, self.seed, self.put = n, size, seed, engine.put
@@ -221,7 +221,7 @@ class Batches:
         return self._gather(self._arrays, where, self._key, self.put(np.int32(step)))
 
 
-def _gathering(augment: Augment | None, engine: Placement) -> Callable:
+def _gathering(augment: Augment | None, engine: Destination) -> Callable:
     """Return the program that takes a batch's examples and augments them."""
 
     def gather(arrays, places, key, step):

@@ -48,22 +48,15 @@ class Placement:
 
     Args:
       supernet: Whose weights.
-      mesh: Devices to spread each batch over, with an axis called `data`; None uses one
-        device.
-      device: The one device instead of the default one.
-      layout: How weights are spread over the mesh; by default each device has them all.
-
-    Raises:
-      ValueError: If the mesh has no axis called `data`, a device is named beside it, or
-        the layout fits neither mesh nor weights.
+      mesh, device, layout: As of `oneshot.Engine`, whose errors these are.
     """
 
     def __init__(
         self,
         supernet: Supernet,
-        mesh: Mesh | None = None,
-        device: Device | None = None,
-        layout: Layout = replicated,
+        mesh: Mesh | None,
+        device: Device | None,
+        layout: Layout,
     ):
         if mesh is not None and device is not None:
             raise ValueError(

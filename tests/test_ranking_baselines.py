@@ -57,6 +57,8 @@ def test_a_line_is_fitted_to_some_networks_and_ranks_the_others(counted):
     blind = dataclasses.replace(truth, seeds=np.stack([noise, noise]))
     found = ranking_baselines.free(blind, space)
     assert abs(found["linear_50"]) < 0.2 and abs(found["linear_54"]) < 0.2
+    fewer = dataclasses.replace(truth, choosing=np.arange(30))
+    assert not [k for k in ranking_baselines.free(fewer, space) if "linear" in k]
     few = truth.only(np.arange(40))  # all are to choose by: there are no others
     assert not [k for k in ranking_baselines.free(few, space) if "linear" in k]
 
