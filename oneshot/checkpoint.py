@@ -38,12 +38,16 @@ def save(
       state: From `Trainer.init`, `Trainer.step` or `fit`.
       keep: How many of the latest checkpoints to keep.
 
+    Raises:
+      ValueError: If the directory holds a checkpoint of a later step, of another run
+        or another course of this one: `restore` would take that for the latest.
+
     Example:
       >>> save("runs/mine/checkpoints", net, state)
     """
     metadata = {
-        "step": state.step,
-        "seed": state.seed,
+        "step": int(state.step),
+        "seed": int(state.seed),
         "strategy": jax.tree.map(_plain, state.strategy),
         "space": supernet.space.to_json(),
         "fingerprint": supernet.space.fingerprint,
@@ -55,12 +59,19 @@ def save(
         "optimizer": state.optimizer,
     }
     with _checkpointer(directory, keep) as checkpointer:
+        latest = checkpointer.latest
+        if latest is not None and latest.step > state.step:
+            raise ValueError(
+                f"{str(directory)!r} holds a checkpoint of step {latest.step}, later "
+                f"than this state's step {state.step}, and would go on from that one. "
+                "Save to another directory, or remove the later checkpoints first."
+            )
         checkpointer.save(state.step, arrays, custom_metadata=metadata, overwrite=True)
 
 
 def _plain(value: Any) -> Any:
-    """Return a strategy's array as a list, which JSON can hold."""
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    """Return a strategy's array or number of NumPy as JSON can hold it."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def latest_step(directory: str | Path) -> int | None:

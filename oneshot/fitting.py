@@ -125,10 +125,15 @@ def _drawn(
 
 
 def check_data(trainer: Trains, data: Data, batch_size: int) -> None:
-    """Raise if labels do not fit the head; see `check_labels`."""
+    """Raise if labels do not fit the head; see `check_labels`.
+
+    Those that an arch is trained on (`RelaxedTrainer`) are looked at as well.
+    """
     x = jax.ShapeDtypeStruct((batch_size, *data.train.x.shape[1:]), data.train.x.dtype)
     outputs = trainer.supernet.reachable(x)[-1].out
-    for split in (data.train, data.validate):
+    search = getattr(trainer, "search", None)
+    other = () if search is None else (search.train,)
+    for split in (data.train, data.validate, *other):
         check_labels(outputs, split.y, plain(trainer.metrics["loss"]))
 
 

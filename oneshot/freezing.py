@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import optax
 
+from oneshot.momentum import Separated
 from oneshot.programs import MakeOptimizer
 
 Tree = Any
@@ -32,7 +33,8 @@ class Freeze:
       *patterns: What is frozen; `*` stands for any characters, `?` for one.
 
     Raises:
-      ValueError: If there are no patterns.
+      ValueError: If there are no patterns, or the optimizer is a `Freeze` itself, or a
+        `Separated`, which has to stand outside.
 
     Example:
       >>> Trainer(net, strategy, Freeze(optax.adam, "stem/*", "*/q_proj/*"), 1e-3)
@@ -46,6 +48,17 @@ class Freeze:
             raise ValueError(
                 'Freeze was given no patterns. Name paths such as "stem/*", or use the '
                 "optimizer itself."
+            )
+        if isinstance(optimizer, Freeze):
+            raise ValueError(
+                "Of a Freeze in a Freeze the trainer would see the patterns of the "
+                "outer one only. Give all patterns to one: Freeze(optimizer, "
+                f"{', '.join(map(repr, (*optimizer.patterns, *patterns)))})."
+            )
+        if isinstance(optimizer, Separated):
+            raise ValueError(
+                "Separated has to stand outside, or the trainer does not see it: write "
+                "Separated(Freeze(optimizer, ...), ...)."
             )
         object.__setattr__(self, "optimizer", optimizer)
         object.__setattr__(self, "patterns", patterns)

@@ -306,9 +306,20 @@ def named_layers(layers: Sequence[Any] | Mapping[str, Any], prefix: str):
 def flatten(
     named: Sequence[tuple[str, Any]],
 ) -> tuple[tuple[Choice, ...], tuple[Reader, ...], tuple[Slot, ...]]:
-    """Turn named layers into the choices, the readers and the slots of a supernet."""
+    """Turn named layers into the choices, the readers and the slots of a supernet.
+
+    Raises:
+      ValueError: If the last one, the head, could be skipped.
+    """
     flattener = _Flattener()
     for name, layer in named:
         flattener.visit(layer, name, ())
+    last = flattener.slots[-1]
+    if last.when or None in last.branches:
+        raise ValueError(
+            f"The head {last.name!r} could be skipped, so that a network had no head. "
+            "Let every option of it compute the output, and put what may be skipped "
+            "among the layers."
+        )
     choices = tuple(flattener.choices.values())
     return choices, tuple(flattener.readers), tuple(flattener.slots)

@@ -35,7 +35,7 @@ class Separated:
       choice: The name of the choice that groups them.
 
     Raises:
-      ValueError: If no choice has that name.
+      ValueError: If no choice has that name, or the optimizer is a `Separated` itself.
 
     Example:
       >>> kept_apart = Separated(sgd(), net.space, "stage1.0.op")
@@ -51,6 +51,12 @@ class Separated:
     choice: str
 
     def __post_init__(self):
+        if isinstance(self.optimizer, Separated):
+            raise ValueError(
+                "Momentum is kept apart by the options of one choice, but the optimizer"
+                f" of Separated is one itself, by {self.optimizer.choice!r}. Name one "
+                "choice."
+            )
         names = [c.name for c in self.space.choices]
         if self.choice not in names:
             raise ValueError(
@@ -68,8 +74,8 @@ class Separated:
         return len(self.space.choices[self.space.index(self.choice)].options)
 
     def group(self, arch: Arch) -> int:
-        """Return the group of an arch."""
-        return arch[self.space.index(self.choice)]
+        """Return the group of an arch; archs of one path have the same."""
+        return self.space.path_key(arch)[self.space.index(self.choice)]
 
     def group_of(self, plan: Plan) -> int:
         """Return the one group of a plan's archs.

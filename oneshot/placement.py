@@ -92,7 +92,8 @@ class Placement:
             return self.mesh.devices.flat[0]
         if self._device is not None:
             return next(iter(self._device.device_set))
-        return jax.local_devices()[0]
+        # An array tells: `jax.default_device` is a context that no option shows.
+        return next(iter(jax.device_put(np.int32(0)).devices()))
 
     @property
     def num_devices(self) -> int:
@@ -153,8 +154,8 @@ class Placement:
                     f"A batch of {n} examples does not split over {devices} devices. "
                     f"Use a multiple of {devices}."
                 )
-        if self.is_default and all(map(_on_device, jax.tree.leaves(tree))):
-            return tree
+        if self.is_default:
+            return self._put_by_default(tree)
         where = self.shardings(tree, kind)
         if self.mesh is not None and self.mesh.is_multi_process:
             if kind == "copied":
@@ -162,13 +163,20 @@ class Placement:
             return jax.tree.map(_spread, tree, where)
         return jax.device_put(tree, where)
 
+    def _put_by_default(self, tree: Tree) -> Tree:
+        """Move what is on the host, or on the devices of another engine."""
+        leaves = jax.tree.leaves(tree)
+        arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+        # Those that were put somewhere stay there unless they are told where to go.
+        if bound := [a.sharding.device_set for a in arrays if a.committed]:
+            device = self.device
+            if any(devices != {device} for devices in bound):
+                return jax.device_put(tree, SingleDeviceSharding(device))
+        return tree if len(arrays) == len(leaves) else jax.device_put(tree)
+
     def put_weights(self, weights: Weights) -> Weights:
         """Move all weights of the supernet to the device or devices."""
         return Weights(*(self.put(tree, "modules") for tree in weights))
-
-
-def _on_device(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array)
 
 
 def _spread(leaf: Any, sharding: Any) -> jax.Array:

@@ -109,15 +109,15 @@ def optimizer_shardings(tree: Tree, params: Tree, layout: Layout, mesh: Mesh) ->
       layout: Of those.
       mesh: The devices.
     """
-    known = {path_name(p): a for p, a in jax.tree_util.tree_leaves_with_path(params)}
+    known = dict(jax.tree_util.tree_leaves_with_path(params))
 
     def one(path: tuple[Any, ...], array: Any) -> NamedSharding:
-        parts, spec = path_name(path).split("/"), PartitionSpec()
-        for i in range(len(parts)):
-            name = "/".join(parts[i:])
-            if name in known and known[name].shape == array.shape:
-                spec = layout(name, tuple(array.shape), mesh)
-                break
+        # Whole paths: in lists of layers the names alone are those of several arrays.
+        ends = (path[i:] for i in range(len(path)))
+        own = next((end for end in ends if end in known), None)
+        spec = PartitionSpec()
+        if own is not None and array.shape and known[own].shape == array.shape:
+            spec = layout(path_name(own), tuple(array.shape), mesh)
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(one, tree)

@@ -49,7 +49,8 @@ class Supernet:
 
     Raises:
       TypeError: If a layer is not one, or its constructor fails.
-      ValueError: If two layers name a choice alike with different options.
+      ValueError: If two layers name a choice alike with different options, or the head
+        could be skipped.
 
     Example:
       >>> net = Supernet(

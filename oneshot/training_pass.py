@@ -113,8 +113,8 @@ class TrainingPass:
         return cotangent
 
     def _sum(self, total: list[Any] | None, more: list[Any], carry_id: int):
-        if total is None or not more:  # data has no cotangent
-            return more
+        if not total or not more:  # data has no cotangent, whichever block reads it
+            return total or more
         return self.chain.sums.add_cotangents(carry_id)(total, more)
 
     def _pair(self, better: Member, worse: Member) -> None:

@@ -82,6 +82,31 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, data):
 
 
 @pytest.mark.slow
+def test_a_state_behind_the_latest_checkpoint_is_not_dropped_in_silence(tmp_path, data):
+    net = dense()
+    trainer = make_trainer(net)
+    first = train(trainer, trainer.init(0, data.train.x[:16]), data, 2)
+    save(tmp_path / "run", net, first)
+    save(tmp_path / "run", net, first)  # the same step again takes its place
+    later = train(trainer, first, data, 4)
+    save(tmp_path / "run", net, later)
+    with pytest.raises(ValueError, match="step 4, later than this state's step 3"):
+        save(tmp_path / "run", net, later._replace(step=3))
+    assert latest_step(tmp_path / "run") == 4
+
+
+def test_numbers_of_numpy_are_saved_as_numbers(tmp_path):
+    net = dense()
+    arch = np.zeros(2, np.int32)
+    trainer = oneshot.Trainer(net, oneshot.Fixed(tuple(arch)), optax.sgd, 0.1)
+    state = trainer.init(np.int64(3), np.zeros((4, 5), np.float32))
+    state = state._replace(strategy={"list": list(arch), "mean": np.float32(0.5)})
+    save(tmp_path / "run", net, state)
+    found = restore(tmp_path / "run", trainer)
+    assert (found.seed, found.strategy) == (3, {"list": [0, 0], "mean": 0.5})
+    assert oneshot.Fixed(tuple(arch)).init() == [0, 0]
+
+
 def test_only_the_latest_checkpoints_are_kept(tmp_path, data):
     net = dense()
     trainer = make_trainer(net)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from oracle import LR, Cycle, close, leaves, same_bits, sgd, start
 from supernets import BY_NAME
 
@@ -11,11 +12,13 @@ from oneshot.chain import Chain
 from oneshot.distillation import SoftCrossEntropy
 from oneshot.engine import Engine
 from oneshot.evaluate import Evaluator
+from oneshot.layers import Identity, OneOf
 from oneshot.paths import num_nodes
 from oneshot.randomness import DROPOUT, stream_key
 from oneshot.residuals import ResidualPlan, backward, forward
 from oneshot.resources import Resources
 from oneshot.strategies import Planned, Uniform
+from oneshot.supernet import Supernet
 from oneshot.teaching import Teaching
 from oneshot.train import Trainer
 
@@ -189,6 +192,33 @@ def test_layouts_are_fixed_weights_replicated_and_data_split(mixed, mesh):
 
 
 @pytest.mark.slow
+def test_weights_of_a_mesh_train_and_score_on_one_device(mixed, mesh):
+    reference, net, weights = mixed
+    spread = start(make_trainer(net, mesh=mesh), weights).weights
+    trainer, batch = make_trainer(net), reference.batch()
+    state = trainer.init(0, batch[0], weights=spread)
+    given = trainer.init(0, batch[0], weights=weights)
+    assert same_bits(state.weights, weights)
+    first, second = (trainer.step(s, batch)[1].logged for s in (state, given))
+    assert same_bits(first, second)
+    archs, evaluate = reference.archs(net, 2), Evaluator(net, reference.data())
+    found, wanted = (evaluate(w, archs).examples for w in (spread, weights))
+    assert same_bits(found, wanted)
+
+
+def test_what_is_put_by_default_goes_where_jax_is_told(mixed):
+    _, net, _ = mixed
+    other, host = jax.devices()[1], np.ones(3)
+    engine = Engine(net)
+    for array in (host, jax.device_put(host, other)):
+        assert engine.put(array).devices() == {jax.devices()[0]}
+    with jax.default_device(other):
+        assert Engine(net).device == other
+        for array in (host, jax.device_put(host, jax.devices()[0])):
+            assert engine.put(array).devices() == {other}
+
+
+@pytest.mark.slow
 def test_four_devices_score_as_one_does(mixed, mesh):
     reference, net, weights = mixed
     archs, data = reference.archs(net, 2), reference.data()
@@ -292,6 +322,23 @@ REFUSED = {
     "no transformation": (lambda lr: None, "a function of the learning rate"),
     "a number": (0.1, "a function of the learning rate"),
 }
+
+
+def test_paths_with_and_without_a_stem_train_in_one_step():
+    """A stem has no input to give a cotangent to; what follows a skipped one does."""
+    line = lambda rngs: nnx.Linear(6, 6, rngs=rngs)  # noqa: E731
+    head = lambda rngs: nnx.Linear(6, 3, rngs=rngs)  # noqa: E731
+    net = Supernet(OneOf(skip=Identity, stem=line), [line], head)
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    found = []
+    for archs in ([(0,), (1,)], [(1,), (0,)]):
+        plans = Cycle((tuple(Planned(arch) for arch in archs),))
+        for execution in ("blocks", "static"):
+            trainer = make_trainer(net, execution=execution).with_strategy(plans, LR)
+            state, _ = trainer.step(trainer.init(0, x), (x, np.arange(8) % 3))
+            found.append(state.weights.params)
+    for other in found[1:]:
+        jax.tree.map(close, other, found[0])
 
 
 @pytest.mark.parametrize("optimizer, message", REFUSED.values(), ids=REFUSED)

@@ -1,5 +1,7 @@
 """Momentum kept apart for groups of archs: values, resuming, what is refused."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -120,3 +122,25 @@ def test_what_cannot_be_kept_apart_is_refused(mixed):
     with pytest.raises(ValueError, match="this step's have the options"):
         trainer.step(state, reference.batch())
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state.weights))
+
+
+def test_archs_of_one_path_have_one_momentum():
+    reference = BY_NAME["mixed"]
+    net = reference.make()
+    space = net.space
+    archs = list(itertools.islice(space.enumerate("archs"), 200))
+    for choice in space.choices:
+        apart = Separated(sgd, space, choice.name)
+        groups = [apart.group(arch) for arch in archs]
+        assert groups == [apart.group(space.path_key(arch)) for arch in archs]
+
+
+def test_what_a_trainer_would_not_see_is_refused(mixed):
+    _, net = mixed
+    apart = kept_apart(net)
+    with pytest.raises(ValueError, match="Separated has to stand outside"):
+        Freeze(apart, "stem/*")
+    with pytest.raises(ValueError, match=r"Freeze\(optimizer, 'head/\*', 'stem/\*'\)"):
+        Freeze(Freeze(sgd, "head/*"), "stem/*")
+    with pytest.raises(ValueError, match="Name one choice"):
+        kept_apart(net, apart)

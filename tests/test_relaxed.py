@@ -164,6 +164,15 @@ def test_a_darts_step_moves_the_arch_by_its_own_batch_and_then_the_weights():
         close(state.weights.params[module], optax.apply_updates(params, moves), 1e-4)
 
 
+def test_labels_that_the_arch_learns_from_are_checked():
+    trainer, data = useful("darts")
+    train = trainer.search.train
+    train.y[2] = 7
+    state = trainer.init(0, data.train.x[:8])
+    with pytest.raises(ValueError, match="Labels go from.*to 7.*returns 3 logits"):
+        next(fit(trainer, state, data, 1, batch_size=8))
+
+
 def test_what_would_be_ignored_is_refused():
     trainer, _ = useful("darts")
     net, rest = trainer.supernet, {"search": trainer.search}

@@ -1,14 +1,16 @@
 """Weights split over a mesh train, score and reload as those of one device do."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax.sharding import PartitionSpec
 from oracle import close
 from supernets import BY_NAME
 
-from oneshot import Evaluator, Fixed, Trainer, Uniform
+from oneshot import Evaluator, Fixed, Supernet, Trainer, Uniform
 from oneshot.checkpoint import restore, save
 from oneshot.optimizer import adamw, sgd
 from oneshot.sharding import ByPath, FullySharded
@@ -155,6 +157,37 @@ def test_an_array_is_laid_out_alike_wherever_it_comes_from(start, decoder, tmp_p
     strategy = Fixed(arch)
     held = trainer.with_strategy(strategy, 0.01)
     held.step(given._replace(strategy=strategy.init()), batches[0])
+
+
+class Listed(nnx.Module):
+    """Layers in a list, whose arrays have names alike, and a number."""
+
+    def __init__(self, *, rngs):
+        shapes = ((8, 16), (16, 8))
+        self.layers = nnx.List([nnx.Linear(*s, rngs=rngs) for s in shapes])
+        self.kernel = nnx.Param(jnp.ones(()))
+
+    def __call__(self, x):
+        return self.layers[1](self.layers[0](x)) * self.kernel
+
+
+@pytest.mark.parametrize(
+    "layout", [WHOLE, ByPath([("kernel", PartitionSpec("parameters"))])]
+)
+def test_momentum_lies_where_its_weight_does(layout):
+    make = lambda rngs: Listed(rngs=rngs)  # noqa: E731
+    net = Supernet(make, [], lambda rngs: nnx.Linear(8, 4, rngs=rngs))
+    trainer = trainer_of(net, mesh_of(1, 4), layout=layout)
+    x = np.ones((4, 8), np.float32)
+    state = trainer.init(0, x)
+    own = jax.tree.leaves(state.weights.params["stem"])
+    of = {a.shape: a.sharding for a in own}
+    assert len(of) == len(own)  # a shape tells which array it is of
+    moments = [a for a in jax.tree.leaves(state.optimizer["stem"]) if a.shape in of]
+    assert len(moments) >= 2 * len(own)
+    for moment in moments:
+        assert moment.sharding.is_equivalent_to(of[moment.shape], moment.ndim)
+    trainer.step(state, (x, np.zeros(4, np.int32)))
 
 
 def test_what_an_optimizer_keeps_in_another_shape_is_copied(decoder):

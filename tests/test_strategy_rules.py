@@ -258,6 +258,15 @@ def test_paths_above_the_bound_never_teach():
     assert max(map(cost, students)) > 8
 
 
+def test_a_board_that_never_fills_is_refused():
+    few = SearchSpace([Choice("a", (0, 1, 2))])
+    with pytest.raises(ValueError, match="has 3 paths, and 3 may be.*at most 3"):
+        PriorityBoard(few)
+    with pytest.raises(ValueError, match="1 may be on the board.*a greater `maximum`"):
+        PriorityBoard(few, size=2, cost=sum, maximum=0)
+    PriorityBoard(few, size=1, cost=sum, maximum=0)
+
+
 def test_scores_are_relative_to_their_time_and_role():
     strategy = PriorityBoard(SQUARE, size=2, rate=0.5, forget=0.1)
     state = strategy.init()
@@ -282,6 +291,11 @@ def test_of_a_pair_the_prior_names_the_better():
         expected = ["better", "worse"] if first > second else ["labels", "labels"]
         assert roles == expected and first >= second
     assert {plan[0].role for plan in plans} == {"better", "labels"}
+
+
+def test_a_prior_that_is_no_number_names_nobody():
+    plan = PriorPairs(DEEP, lambda arch: float("nan")).plan(None, 0, 0)
+    assert [p.role for p in plan] == ["labels", "labels"]
 
 
 # --- attentive --------------------------------------------------------------------

@@ -268,6 +268,13 @@ def test_modules_of_equal_structure_keep_their_own_initial_values():
     assert found == {"stem": 2.0, "layer0.one": 1.0, "layer0.zero": 0.0, "head": 3.0}
 
 
+def test_a_head_that_may_be_skipped_is_refused():
+    gate = lambda rngs: Gate(1.0, rngs=rngs)  # noqa: E731
+    for head in (OneOf(skip=Identity, gate=gate), Stage([gate, gate], depth=(1, 2))):
+        with pytest.raises(ValueError, match="head.*could be skipped"):
+            Supernet(gate, [gate], head)
+
+
 def test_layers_of_one_name_are_refused():
     gate = lambda rngs: Gate(1.0, rngs=rngs)  # noqa: E731
     with pytest.raises(ValueError, match="called 'stem'"):

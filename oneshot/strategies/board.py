@@ -8,6 +8,7 @@ Reference:
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from oneshot.space import Arch, SearchSpace
 from oneshot.strategies.cost_targets import CostFn
 from oneshot.strategies.option_effects import moved
 from oneshot.strategies.plans import Plan, Planned, Reduce, path_weight
+
+_ENUMERABLE = 20_000  # paths; their costs are looked up at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,9 @@ class PriorityBoard:
       forget: Share of its score that a member loses a step, in 0 to 1.
 
     Raises:
-      ValueError: If an argument is out of range.
+      ValueError: If an argument is out of range, or the board could never be full:
+        there are fewer paths than `size`, or fewer within the bound (which is looked
+        into where the space has at most 20,000 paths).
 
     Example:
       >>> from oneshot.space import Choice
@@ -89,6 +94,21 @@ class PriorityBoard:
             raise ValueError(
                 "A bound on the board is a `cost` and its `maximum`, but got only "
                 f"{'a maximum' if self.cost is None else 'a cost'}."
+            )
+        self._check_size()
+
+    def _check_size(self) -> None:
+        """Raise if the board never fills, and so nobody ever teaches."""
+        if self.space.num_paths > _ENUMERABLE:
+            return
+        allowed = filter(self._allowed, self.space.paths())
+        found = sum(1 for _ in itertools.islice(allowed, self.size))
+        if found < self.size:
+            raise ValueError(
+                f"A board of {self.size} paths never fills, and until then nobody "
+                f"teaches: the space has {self.space.num_paths} paths, and {found} may "
+                f"be on the board. Pass a `size` of at most {found}"
+                + (", or a greater `maximum`." if self.cost is not None else ".")
             )
 
     @property

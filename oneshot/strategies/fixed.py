@@ -26,7 +26,7 @@ class Fixed:
     arch: Arch
 
     def init(self) -> list[int]:
-        return list(self.arch)
+        return [int(option) for option in self.arch]
 
     def plan(self, state: Any, seed: int, step: int) -> Plan:
         del seed, step  # always the same

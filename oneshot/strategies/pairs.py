@@ -62,7 +62,8 @@ class PriorPairs:
         archs = self.space.sample(rng, 2, self.over)
         worse, better = sorted(archs, key=self.prior)
         weight = path_weight(self.reduce, 2)
-        if self.prior(worse) == self.prior(better):
+        # Nor does a prior that is not a number say which is better.
+        if not self.prior(worse) < self.prior(better):
             return tuple(Planned(arch, weight=weight) for arch in archs)
         return Planned(better, "better", weight), Planned(worse, "worse", weight)
 
