@@ -26,6 +26,7 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+_FEW_OPTIMIZATIONS = "jax_disable_most_optimizations"
 _MANY_MAPS = 25_000
 _CACHE = "ONESHOT_TESTS_PROGRAMS"
 
@@ -39,9 +40,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="keep compiled programs between runs, not only during one",
     )
+    parser.addoption(
+        "--optimized",
+        action="store_true",
+        help="compile as users do; otherwise XLA leaves most optimizations out",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--optimized"):
+        # Tests compile much and compute little: this saves a quarter of their time. The
+        # variable is for the processes that tests start.
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        jax.config.update(_FEW_OPTIMIZATIONS, True)
     # Many tests build the same small supernets, each with an engine of its own. Worker
     # processes of pytest-xdist inherit the variable, and so share the folder.
     if config.getoption("--compile-cache"):
@@ -108,6 +119,15 @@ def data_dir(request: pytest.FixtureRequest) -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs data files: {folder} is no folder")
     return folder
+
+
+@pytest.fixture
+def optimized(request: pytest.FixtureRequest):
+    """Programs compiled as users compile them: for rounding, and for long tests."""
+    jax.config.update(_FEW_OPTIMIZATIONS, False)
+    yield
+    few = not request.config.getoption("--optimized")
+    jax.config.update(_FEW_OPTIMIZATIONS, few)
 
 
 @pytest.fixture

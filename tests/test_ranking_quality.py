@@ -104,6 +104,7 @@ def test_recipes_are_trained_scored_and_reported(small, tmp_path, capsys, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_a_tenth_of_a_training_ranks_our_own_truth(data_dir, tmp_path, monkeypatch):
     """It did so by 0.49; parameters, multiply-adds and depth do by 0.18 at most."""
     monkeypatch.setenv("ONESHOT_DATA", str(data_dir))

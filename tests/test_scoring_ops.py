@@ -126,6 +126,7 @@ def exact_statistics(params, x, stride, epsilon=1e-5):
     return {"expand_norm": first, "depthwise_norm": second, "project_norm": third}
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("centre, spread", [(0, 1), (30, 1), (0, 1e3), (1, 1e-2)])
 @pytest.mark.parametrize("name, stride", [("k5", 1), ("stride", 2)])
 def test_statistics_are_exact(name, stride, centre, spread):

@@ -19,6 +19,7 @@ import jax.numpy as jnp  # noqa: E402 (after the processes have met)
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from flax import nnx  # noqa: E402
+from oracle import Cycle  # noqa: E402
 from supernets import BY_NAME  # noqa: E402
 
 from oneshot import (  # noqa: E402
@@ -33,8 +34,10 @@ from oneshot import (  # noqa: E402
 )
 from oneshot.optimizer import adamw  # noqa: E402
 from oneshot.sharding import FullySharded  # noqa: E402
+from oneshot.strategies import Planned  # noqa: E402
 
 STEPS, BATCH = int(steps), 16
+ENDS = (lambda options: 0, lambda options: options - 1)
 
 
 class Dense(nnx.Module):
@@ -114,7 +117,9 @@ if dtype == "float32":  # a decoder whose weights are split over the devices
         mesh = jax.make_mesh(shape, ("data", "parameters"), axis_types=auto)
         options = {"mesh": mesh, "layout": FullySharded(smallest=16)}
     batches = [reference.batch(8, seed) for seed in range(10)]
-    trainer = Trainer(net, Uniform(net.space), adamw(), 0.01, clip_norm=1.0, **options)
+    ends = [tuple(end(len(c.options)) for c in net.space.choices) for end in ENDS]
+    plans = Cycle(tuple((Planned(arch),) for arch in ends))  # few programs
+    trainer = Trainer(net, plans, adamw(), 0.01, clip_norm=1.0, **options)
     state, losses = trainer.init(0, batches[0][0]), []
     for batch in batches:
         state, metrics = trainer.step(state, batch)
