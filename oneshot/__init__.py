@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from oneshot import nn as nn
     from oneshot import spaces as spaces
+    from oneshot import strategies as strategies
     from oneshot.algorithms import NSGA2 as NSGA2
     from oneshot.algorithms import RandomSearch as RandomSearch
     from oneshot.algorithms import RegularizedEvolution as RegularizedEvolution
@@ -160,7 +161,7 @@ _MODULE_OF = {
     name: module for module, names in _NAMES.items() for name in names.split()
 }
 
-__all__ = ["nn", "spaces", *_MODULE_OF]
+__all__ = ["nn", "spaces", "strategies", *_MODULE_OF]
 __version__ = "0.1.0"
 
 
@@ -169,7 +170,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"oneshot.{_MODULE_OF[name]}"), name)
         globals()[name] = value  # also hides a submodule of the same name, as `search`
         return value
-    if name in ("nn", "spaces"):
+    if name in ("nn", "spaces", "strategies"):
         return importlib.import_module(f"oneshot.{name}")
     raise AttributeError(
         f"oneshot has no name {name!r}; it has {', '.join(sorted(__all__))}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def quickstart(console: Console, out: Path, seed: int) -> None:
 def train(console: Console, out: Path, settings: RunSettings) -> None:
     """Train a supernet."""
     run = Run(out, settings, Bars(console))
-    state = run.train(f"oneshot train --out {out}")
+    state = run.train(_again(out, run.settings))
     run.report()
     rows = run.directory.metrics()[-50:]
     loss = sum(row["loss"] for row in rows) / max(1, len(rows))
@@ -55,6 +56,14 @@ def train(console: Console, out: Path, settings: RunSettings) -> None:
         f"{out}",
         soft_wrap=True,
     )
+
+
+def _again(out: Path, settings: RunSettings) -> str:
+    """Return the command that trains the same from nothing."""
+    default = RunSettings().to_json()
+    named = {k: v for k, v in settings.to_json().items() if v != default[k]}
+    options = (t for k, v in named.items() for t in (f"--{k.replace('_', '-')}", v))
+    return shlex.join(["oneshot", "train", "--out", str(out), *map(str, options)])
 
 
 def search(console: Console, path: Path, settings: SearchSettings) -> None:
@@ -98,6 +107,7 @@ def _front(run: Run, result: Result, settings: SearchSettings) -> Table:
 
 def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
     """Extract a subnet of a run, tuned if asked for."""
+    _check_tuning(options["tune_steps"], options["tune_rate"])
     run = Run(path, None, Bars(console))
     arch, chosen = options["arch"], options["arch"] is None
     arch = _best(run, options["max_macs"]) if chosen else arch
@@ -127,6 +137,13 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
         f'oneshot.load("{run.directory.best}") opens it.',
         soft_wrap=True,
     )
+
+
+def _check_tuning(steps: int, rate: float | None) -> None:
+    if steps < 0:
+        raise ValueError(f"`tune_steps` is at least 0, but got {steps}.")
+    if rate is not None and not 0 <= rate < float("inf"):
+        raise ValueError(f"`tune_rate` is a rate of at least 0, but got {rate}.")
 
 
 def _best(run: Run, max_macs: int | None) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from oneshot.optimizer import check_optimizer
 from oneshot.randomness import ARCHS, DROPOUT, WEIGHTS, stream_key
 from oneshot.rates import ComplexityAware
 from oneshot.relaxation import Relaxation, discretized, run_mixture
+from oneshot.settings import check_clip_norm
 from oneshot.space import Arch
 from oneshot.step_metrics import StepMetrics
 from oneshot.strategies import Planned
@@ -49,7 +50,8 @@ class RelaxedTrainer:
 
     Raises:
       ValueError: If the optimizer is not leaf-wise, holds a schedule, freezes or keeps
-        momentum apart, or the rate depends on the cost of archs.
+        momentum apart, `clip_norm` is not above 0, or the rate depends on the cost of
+        archs.
 
     Example:
       >>> weights_data, arch_data = halves(data)
@@ -72,6 +74,7 @@ class RelaxedTrainer:
         clip_norm: float | None = None,
         arch_optimizer: optax.GradientTransformation | None = None,
     ):
+        check_clip_norm(clip_norm)
         check_optimizer(optimizer)
         if isinstance(optimizer, Freeze | Separated):
             raise ValueError(

@@ -73,7 +73,9 @@ class Run:
             stored = self.directory.require().read("config.json")
             settings = RunSettings.from_json(_run_of(self.directory, stored))
         elif stored is not None:
-            _check_same(self.directory.path, _run_of(self.directory, stored), settings)
+            own = _run_of(self.directory, stored)
+            _check_same(self.directory.path, own, settings)
+            settings = _kept(own, settings)
         self.settings = settings
 
     @functools.cached_property
@@ -290,6 +292,13 @@ def _run_of(directory: RunDirectory, config: Any) -> dict[str, Any]:
             "'run'. Name another directory."
         )
     return config["run"]
+
+
+def _kept(stored: dict[str, Any], settings: RunSettings) -> RunSettings:
+    """Return settings in which a run keeps what may change and was not named."""
+    own, default = RunSettings.from_json(stored), RunSettings()
+    unnamed = [k for k in _ADJUSTABLE if getattr(settings, k) == getattr(default, k)]
+    return dataclasses.replace(settings, **{k: getattr(own, k) for k in unnamed})
 
 
 def _check_same(path: Path, stored: dict[str, Any], settings: RunSettings) -> None:

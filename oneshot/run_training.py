@@ -20,13 +20,13 @@ def train(run: Run, command: str) -> TrainState:
     """Train to the end, from the last checkpoint if there is one."""
     start, s = time.perf_counter(), run.settings
     check_data(run.trainer, run.data, s.batch_size)
-    _describe(run, command)
     batches = run.data.batches(s.seed, s.batch_size, run.trainer.engine)
     latest = checkpoint.latest_step(run.directory.checkpoints)
     if latest is None:
         state = run.trainer.init(s.seed, batches(0)[0])
     else:
         state = run.state
+    _describe(run, command)  # not before: a mistake shall not hold the directory
     if state.step < s.steps:
         with run.bars.phase("compile training programs") as report:
             run.trainer.warm_up(batches(0), report)  # as augmented
@@ -64,7 +64,9 @@ def _describe(run: Run, command: str) -> None:
     directory.write("space.json", {"fingerprint": space.fingerprint, **space.to_json()})
     if not directory.exists():
         directory.write("environment.json", environment())
-    directory.write("config.json", {"run": run.settings.to_json()})
+    if checkpoint.latest_step(directory.checkpoints) != run.settings.steps:
+        # What has been trained to the end was trained by the settings it has.
+        directory.write("config.json", {"run": run.settings.to_json()})
     directory.update_result(
         name=directory.path.name,
         seed=run.settings.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any, Literal, get_args
 
 
@@ -26,7 +27,8 @@ class RunSettings:
     batch_size: int = 64
     """Examples in a training batch."""
     learning_rate: float = 0.1
-    """Highest learning rate; it falls to 0 as a half cosine."""
+    """Highest learning rate; it falls to 0 as a half cosine. A run that goes on keeps
+    its own unless another than the default is named."""
     optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
     """SGD; AdamW, which wants a rate of about 0.001; or Muon, which wants 0.02."""
     warmup: float = 0.0
@@ -45,7 +47,7 @@ class RunSettings:
     """Of training batches, instead of the data's own: a call such as crop(4) or
     mixup(0.2, 10), module:function, or a JSON list such as '["crop(4)", "flip"]'."""
     clip_norm: float | None = None
-    """Bound on the norm of a path's gradient."""
+    """Bound on the norm of a path's gradient, above 0; kept like the rate."""
     strategy: Literal["uniform", "fair", "sandwich"] = "uniform"
     """One uniform path a step; a round in which each option of each choice comes once
     (FairNAS); or the largest network, the smallest and two random ones, the largest
@@ -56,8 +58,13 @@ class RunSettings:
     def __post_init__(self):
         for name, least in (("steps", 1), ("batch_size", 1), ("learning_rate", 0)):
             value = getattr(self, name)
-            if value < least:
+            if not least <= value < math.inf:  # nor is it NaN
                 raise ValueError(f"`{name}` is at least {least}, but got {value}.")
+        check_clip_norm(self.clip_norm)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(
+                f"`momentum` is from 0 to below 1, but got {self.momentum}."
+            )
         _check_arguments(self.arguments)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
@@ -121,6 +128,11 @@ class SearchSettings:
     """Probability that a race keeps all of the best of its batch in to the end."""
 
     def __post_init__(self):
+        for name in ("budget", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` is at least 1, but got {getattr(self, name)}."
+                )
         if not 0 < self.race_confidence < 1:
             raise ValueError(
                 "`race_confidence` is a probability between 0 and 1, both excluded, "
@@ -186,6 +198,19 @@ class ProfileSettings:
             "activation_bytes": self.max_activation_bytes,
         }
         return {cost: limit for cost, limit in found.items() if limit is not None}
+
+
+def check_clip_norm(clip_norm: float | None) -> None:
+    """Raise if a bound on the norm of a gradient is none.
+
+    Raises:
+      ValueError: If it is not above 0: the gradient would vanish, or turn round.
+    """
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(
+            f"`clip_norm` is above 0 (1 to 5 is usual), but got {clip_norm}. Leave it "
+            "out to bound nothing."
+        )
 
 
 def _check_arguments(arguments: str) -> None:

@@ -27,6 +27,7 @@ from oneshot.programs import MakeOptimizer
 from oneshot.randomness import WEIGHTS, stream_key
 from oneshot.rates import ComplexityAware
 from oneshot.reweighting import PLACES, Drawn, Reweighted, check_drawn, reweighted
+from oneshot.settings import check_clip_norm
 from oneshot.sharding import Layout, replicated
 from oneshot.single import Single
 from oneshot.step_inputs import StepInputs
@@ -80,9 +81,9 @@ class Trainer:
         path; "switch", one program with a traced arch.
 
     Raises:
-      ValueError: If the optimizer is not leaf-wise or holds a schedule, the metrics
-        have no "loss", the layout does not fit mesh or weights, or `execution` is
-        another word.
+      ValueError: If the optimizer is not leaf-wise or holds a schedule, `clip_norm` is
+        not above 0, the metrics have no "loss", the layout does not fit mesh or
+        weights, or `execution` is another word.
 
     Example:
       >>> trainer = Trainer(net, Uniform(net.space),
@@ -108,6 +109,7 @@ class Trainer:
         self.separated = optimizer if isinstance(optimizer, Separated) else None
         if self.separated is not None:
             optimizer = self.separated.optimizer
+        check_clip_norm(clip_norm)
         check_optimizer(optimizer)
         check_frozen(optimizer, supernet.abstract().params)
         self.supernet, self.strategy, self.make_optimizer = (

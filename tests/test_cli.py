@@ -1,6 +1,7 @@
 """The command line: the steps over a run directory, and bad input in plain words."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -68,8 +69,21 @@ def test_the_extracted_model_opens_again_and_is_reported(run, capsys):
 
 def test_a_finished_training_is_not_repeated(run):
     before = (run / "metrics.jsonl").read_text()
+    config = (run / "config.json").read_text()
+    other = ["--learning-rate", "0.5"]  # too late for it
+    for more in ([], other):
+        assert main(["train", "--out", str(run), *SMALL, *SHORT, *more]) == 0
+        assert (run / "metrics.jsonl").read_text() == before
+        assert (run / "config.json").read_text() == config
     assert main(["train", "--out", str(run), *SMALL, *SHORT]) == 0
-    assert (run / "metrics.jsonl").read_text() == before
+    command = json.loads((run / "result.json").read_text())["command"]
+    assert shlex.split(command)[4:] == [*SMALL[2:], *SHORT]
+
+
+def test_a_mistake_does_not_hold_the_directory(tmp_path, capsys):
+    out = ["train", "--out", tmp_path / "new", *SMALL]
+    assert "1 to" in refused(capsys, *out, "--steps", "1", "--batch-size", "100000")
+    assert not (tmp_path / "new" / "config.json").exists()
 
 
 def test_a_search_scores_no_stored_trial_again(run):
@@ -258,6 +272,21 @@ def test_no_features_are_scored_where_labels_have_no_place(run):
 )
 def test_a_race_that_cannot_be_is_refused(run, capsys, args, expected):
     assert expected in refused(capsys, "search", run, *args)
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "expected"),
+    [
+        ("search", ["--budget", "0"], "`budget` is at least 1, but got 0"),
+        ("search", ["--batch", "0"], "`batch` is at least 1, but got 0"),
+        ("extract", ["--tune-steps", "-5"], "`tune_steps` is at least 0, but got -5"),
+        ("extract", ["--tune-rate", "-1"], "`tune_rate` is a rate of at least 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(run, capsys, command, args, expected):
+    before = (run / "result.json").read_text()
+    assert expected in refused(capsys, command, run, *args)
+    assert (run / "result.json").read_text() == before
 
 
 def test_an_arch_of_the_wrong_length_is_refused(run, capsys):

@@ -169,11 +169,22 @@ def test_a_run_of_an_older_version_is_read_and_continued(tokens, tmp_path):
         ({"warmup": -1}, "share of the steps"),
         ({"warmup": 2.5}, "share of the steps"),
         ({"warmup": 1000}, "less than all 1000"),
+        ({"learning_rate": float("nan")}, "at least 0, but got nan"),
+        ({"clip_norm": -1.0}, "`clip_norm` is above 0"),
+        ({"momentum": 3.0}, "from 0 to below 1, but got 3"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, expected):
     with pytest.raises(ValueError, match=expected):
         RunSettings(**settings)
+
+
+def test_a_run_keeps_its_rate_unless_another_is_named(tmp_path):
+    own = RunSettings(learning_rate=0.02, clip_norm=2.0)
+    (tmp_path / "config.json").write_text(json.dumps({"run": own.to_json()}))
+    for asked, rate in ((RunSettings(), 0.02), (RunSettings(learning_rate=0.05), 0.05)):
+        found = Run(tmp_path, asked, QUIET).settings
+        assert (found.learning_rate, found.clip_norm) == (rate, 2.0)
 
 
 def test_tuning_warms_up_in_proportion():

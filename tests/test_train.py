@@ -216,3 +216,10 @@ def test_metrics_need_a_loss():
     assert set(as_metrics(SmoothedCrossEntropy(0.1))) == {"loss"}
     with pytest.raises(ValueError, match="called 'loss'.*'accuracy'"):
         as_metrics({"accuracy": accuracy})
+
+
+@pytest.mark.parametrize("bound", [0, -1.0, float("nan")])
+def test_a_bound_that_would_turn_gradients_round_is_refused(mixed, bound):
+    _, net, _ = mixed
+    with pytest.raises(ValueError, match="`clip_norm` is above 0.*Leave it out"):
+        Trainer(net, Uniform(net.space), sgd, LR, clip_norm=bound)
