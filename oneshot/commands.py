@@ -109,6 +109,10 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
     """Extract a subnet of a run, tuned if asked for."""
     _check_tuning(options["tune_steps"], options["tune_rate"])
     run = Run(path, None, Bars(console))
+    if options["test"] and "test" not in run.data.fingerprint:
+        raise ValueError(
+            f"The data {run.settings.data!r} has no test split. Leave out --test."
+        )
     arch, chosen = options["arch"], options["arch"] is None
     arch = _best(run, options["max_macs"]) if chosen else arch
     arch = run.supernet.space.path_key(run.supernet.space.check(arch))
@@ -116,18 +120,22 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
         rate = options["tune_rate"]
         rate = _TUNING_SHARE * run.settings.learning_rate if rate is None else rate
         weights = run.tuned(arch, options["tune_steps"], rate, progress)
-    scores = _scores_of(run, arch)  # whatever may fail fails before files change
-    run.extract(arch, weights, run.directory.best, tune_steps=options["tune_steps"])
-    row = scores | _row(run, arch, weights, options["test"])
+    # Whatever may fail fails before files change, but for the log of the test split.
+    scores = _scores_of(run, arch)
     before = run.directory.read("result.json", {})
+    try:
+        row = scores | _row(run, arch, weights, options["test"])
+    finally:
+        logged = [*before.get("test_opened", []), *run.data.test_log]
+        run.directory.update_result(test_opened=logged)
+    run.extract(arch, weights, run.directory.best, tune_steps=options["tune_steps"])
     search = before.get("search")
     # Those of the quickstart's table stay as they are.
     same = [r for r in before.get("rows", []) if _is_of(r, arch)]
     rows = [r for r in before.get("rows", []) if r not in same]
     chosen |= any(r.get("chosen") and r.get("search") == search for r in same)
     row |= {"chosen": chosen, "search": search if chosen else None}
-    rows, logged = [*rows, row], before.get("test_opened", [])
-    run.directory.update_result(rows=rows, test_opened=[*logged, *run.data.test_log])
+    run.directory.update_result(rows=[*rows, row])
     run.report()
     console.print(
         f"Saved {run.network(arch)}: {row['params']:,} parameters, {row['macs']:,} "

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from oneshot.extraction import Model, extract
@@ -44,23 +45,34 @@ def save_model(
       origin: How to build its modules.
       **notes: JSON values to keep with it, such as its scores.
 
+    Raises:
+      TypeError: If a note is no JSON value; a model that was there stays as it was.
+
     Example:
       >>> origin = Origin(Factory("my_module:my_supernet"), arch, images.shape[1:])
       >>> save_model("models/small", model, origin, accuracy=0.98)
     """
     from orbax.checkpoint import v1 as ocp  # loads slowly
 
-    path = Path(directory).absolute()
-    path.mkdir(parents=True, exist_ok=True)
-    ocp.save(str(path / "weights"), _arrays(model), overwrite=True)
     described = {
         "factory": origin.factory.to_json(),
-        "arch": list(origin.arch),
-        "input_shape": list(origin.input_shape),
+        "arch": [int(option) for option in origin.arch],
+        "input_shape": [int(axis) for axis in origin.input_shape],
         "input_dtype": origin.input_dtype,
         "notes": notes,
     }
-    (path / "model.json").write_text(json.dumps(described, indent=1) + "\n")
+    text = json.dumps(described, indent=1, default=_plain)  # fails before files change
+    path = Path(directory).absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    ocp.save(str(path / "weights"), _arrays(model), overwrite=True)
+    (path / "model.json").write_text(text + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Return an array or number of NumPy or JAX as JSON can hold it."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return value.tolist()
+    raise TypeError(f"{value!r} is no JSON value, so it cannot be kept as a note.")
 
 
 def load(directory: str | Path) -> Model:

@@ -100,8 +100,10 @@ class Run:
 
     @functools.cached_property
     def data(self) -> Data:
-        """The data."""
+        """The data; an error if it is not that which the run was trained on."""
         data = load_data(self.settings.data)
+        stored = (self.directory.read("result.json") or {}).get("data") or {}
+        _check_data(self.directory.path, stored.get("fingerprints"), data)
         augment = augmentation(self.settings.augment)
         return data if augment is None else dataclasses.replace(data, augment=augment)
 
@@ -292,6 +294,18 @@ def _run_of(directory: RunDirectory, config: Any) -> dict[str, Any]:
             "'run'. Name another directory."
         )
     return config["run"]
+
+
+def _check_data(path: Path, known: dict[str, str] | None, data: Data) -> None:
+    found = data.fingerprint
+    differ = [name for name in known or () if known[name] != found.get(name)]
+    if differ:
+        raise ValueError(
+            f"The run in {str(path)!r} was trained on other data than its settings name"
+            f" now: of another content or none is {', '.join(differ)}. Bring back what "
+            "it was trained on, or train into another directory: examples that it was "
+            "trained on could be among those that it is tested on."
+        )
 
 
 def _kept(stored: dict[str, Any], settings: RunSettings) -> RunSettings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from flax import nnx
 
@@ -42,6 +44,11 @@ def data() -> Data:
     return Data.from_arrays(
         draw(64, 0, 0), validate=draw(24, 1, 2), test=draw(20, 2, 2), calibrate=8
     )
+
+
+def untested() -> Data:
+    """Images without a test split."""
+    return dataclasses.replace(images(), _test=None)
 
 
 def images() -> Data:

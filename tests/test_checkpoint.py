@@ -167,7 +167,11 @@ def test_a_saved_model_opens_again_with_its_own_weights_only(tmp_path, data):
     arch = net.space.arch({"layer0.hidden": 4, "layer1.op": "skip"})
     model = oneshot.extract(net, weights, arch, data.calibrate.x)
     origin = Origin(factory, arch, (5,))
-    oneshot.save_model(tmp_path / "best", model, origin, accuracy=0.5)
+    oneshot.save_model(tmp_path / "best", model, origin, accuracy=np.float32(0.5))
+    unlike = net.init(jax.random.key(1), data.train.x[:2])
+    other = oneshot.extract(net, unlike, arch, data.calibrate.x)
+    with pytest.raises(TypeError, match="cannot be kept as a note"):
+        oneshot.save_model(tmp_path / "best", other, origin, note={1, 2})
     opened = oneshot.load(tmp_path / "best")
     np.testing.assert_array_equal(model(data.validate.x), opened(data.validate.x))
     stored = sum(a.size for a in jax.tree.leaves(nnx.state(opened, nnx.Param)))

@@ -17,6 +17,7 @@ from oneshot.features import Alignment, Refitted
 from oneshot.progress import Bars
 from oneshot.run import Run
 from oneshot.rundir import RunDirectory
+from oneshot.settings import RunSettings
 from oneshot.tasks import TASKS
 
 ARGUMENTS = {"widths": [4, 6], "depth": 2, "expand": [1, 2], "kernel": [3]}
@@ -287,6 +288,13 @@ def test_numbers_out_of_range_are_refused(run, capsys, command, args, expected):
     before = (run / "result.json").read_text()
     assert expected in refused(capsys, command, run, *args)
     assert (run / "result.json").read_text() == before
+
+
+def test_without_a_test_split_nothing_is_tuned(tmp_path, capsys):
+    config = {"run": RunSettings(data="tests.run_models:untested").to_json()}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    message = refused(capsys, "extract", tmp_path, "--arch", "[0]", "--test")
+    assert "untested' has no test split. Leave out --test" in message
 
 
 def test_an_arch_of_the_wrong_length_is_refused(run, capsys):

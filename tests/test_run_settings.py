@@ -187,6 +187,20 @@ def test_a_run_keeps_its_rate_unless_another_is_named(tmp_path):
         assert (found.learning_rate, found.clip_norm) == (rate, 2.0)
 
 
+def test_other_data_than_a_run_was_trained_on_is_refused(tmp_path):
+    config = {"run": RunSettings().to_json()}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    known = dict(Run(tmp_path, None, QUIET).data.fingerprint)
+    for name in known:
+        stored = {"data": {"fingerprints": known | {name: "0" * 16}}}
+        (tmp_path / "result.json").write_text(json.dumps(stored))
+        with pytest.raises(ValueError, match=f"trained on other data.*: .*{name}"):
+            _ = Run(tmp_path, None, QUIET).data
+    stored = {"data": {"fingerprints": known}}
+    (tmp_path / "result.json").write_text(json.dumps(stored))
+    assert Run(tmp_path, None, QUIET).data.fingerprint == known
+
+
 def test_tuning_warms_up_in_proportion():
     assert RunSettings(steps=200, warmup=0.1).warmup_steps(50) == 5
     assert RunSettings(steps=200, warmup=20).warmup_steps(50) == 5
