@@ -32,6 +32,7 @@ from oneshot.optimizer import adamw, muon, sgd
 from oneshot.progress import Bars, Report
 from oneshot.report import render
 from oneshot.resources import Resources
+from oneshot.run_checks import check_content, check_same, kept, settings_of
 from oneshot.rundir import RunDirectory
 from oneshot.searched import is_current, last_trials, ranking_score
 from oneshot.searching import Result
@@ -44,7 +45,6 @@ from oneshot.train import Trainer, TrainState
 from oneshot.trials import Trial, Trials
 from oneshot.tuning import cosine, tuning
 
-_ADJUSTABLE = ("learning_rate", "clip_norm")  # may change while a run goes on
 _OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "muon": muon}
 
 
@@ -71,11 +71,11 @@ class Run:
         stored = self.directory.read("config.json")
         if settings is None:
             stored = self.directory.require().read("config.json")
-            settings = RunSettings.from_json(_run_of(self.directory, stored))
+            settings = RunSettings.from_json(settings_of(self.directory, stored))
         elif stored is not None:
-            own = _run_of(self.directory, stored)
-            _check_same(self.directory.path, own, settings)
-            settings = _kept(own, settings)
+            own = settings_of(self.directory, stored)
+            check_same(self.directory.path, own, settings)
+            settings = kept(own, settings)
         self.settings = settings
 
     @functools.cached_property
@@ -103,7 +103,7 @@ class Run:
         """The data; an error if it is not that which the run was trained on."""
         data = load_data(self.settings.data)
         stored = (self.directory.read("result.json") or {}).get("data") or {}
-        _check_data(self.directory.path, stored.get("fingerprints"), data)
+        check_content(self.directory.path, stored.get("fingerprints"), data)
         augment = augmentation(self.settings.augment)
         return data if augment is None else dataclasses.replace(data, augment=augment)
 
@@ -285,48 +285,3 @@ def _trial_row(trial: Any) -> dict[str, Any]:
         "status": trial.status,
         "reason": trial.reason or None,
     }
-
-
-def _run_of(directory: RunDirectory, config: Any) -> dict[str, Any]:
-    if not isinstance(config, dict) or not isinstance(config.get("run"), dict):
-        raise ValueError(
-            f"{str(directory.path / 'config.json')!r} is not of a run: it has no "
-            "'run'. Name another directory."
-        )
-    return config["run"]
-
-
-def _check_data(path: Path, known: dict[str, str] | None, data: Data) -> None:
-    found = data.fingerprint
-    differ = [name for name in known or () if known[name] != found.get(name)]
-    if differ:
-        raise ValueError(
-            f"The run in {str(path)!r} was trained on other data than its settings name"
-            f" now: of another content or none is {', '.join(differ)}. Bring back what "
-            "it was trained on, or train into another directory: examples that it was "
-            "trained on could be among those that it is tested on."
-        )
-
-
-def _kept(stored: dict[str, Any], settings: RunSettings) -> RunSettings:
-    """Return settings in which a run keeps what may change and was not named."""
-    own, default = RunSettings.from_json(stored), RunSettings()
-    unnamed = [k for k in _ADJUSTABLE if getattr(settings, k) == getattr(default, k)]
-    return dataclasses.replace(settings, **{k: getattr(own, k) for k in unnamed})
-
-
-def _check_same(path: Path, stored: dict[str, Any], settings: RunSettings) -> None:
-    now = settings.to_json()
-    # What it was made without, it was made with at its default.
-    stored = {**RunSettings().to_json(), **stored}
-    differ = [
-        f"{k} (there {stored.get(k)!r}, here {now[k]!r})"
-        for k in now
-        if stored.get(k) != now[k] and k not in _ADJUSTABLE
-    ]
-    if differ:
-        raise ValueError(
-            f"{str(path)!r} holds a run of other settings: {', '.join(differ)}. To go "
-            "on with it, give the settings it was made with; for another run, another "
-            "--out."
-        )
