@@ -74,9 +74,12 @@ class Run:
             settings = RunSettings.from_json(settings_of(self.directory, stored))
         elif stored is not None:
             own = settings_of(self.directory, stored)
-            check_same(self.directory.path, own, settings)
             settings = kept(own, settings)
+            check_same(self.directory.path, own, settings, self._is_finished(settings))
         self.settings = settings
+
+    def _is_finished(self, settings: RunSettings) -> bool:
+        return checkpoint.latest_step(self.directory.checkpoints) == settings.steps
 
     @functools.cached_property
     def factory(self) -> Factory:
@@ -101,11 +104,15 @@ class Run:
     @functools.cached_property
     def data(self) -> Data:
         """The data; an error if it is not that which the run was trained on."""
-        data = load_data(self.settings.data)
+        data, augment = (
+            load_data(self.settings.data),
+            augmentation(self.settings.augment),
+        )
+        if augment is not None:
+            data = dataclasses.replace(data, augment=augment)
         stored = (self.directory.read("result.json") or {}).get("data") or {}
         check_content(self.directory.path, stored.get("fingerprints"), data)
-        augment = augmentation(self.settings.augment)
-        return data if augment is None else dataclasses.replace(data, augment=augment)
+        return data
 
     @functools.cached_property
     def task(self) -> Task:

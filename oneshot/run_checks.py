@@ -53,16 +53,18 @@ def kept(stored: dict[str, Any], settings: RunSettings) -> RunSettings:
     return dataclasses.replace(settings, **{k: getattr(own, k) for k in unnamed})
 
 
-def check_same(path: Path, stored: dict[str, Any], settings: RunSettings) -> None:
+def check_same(
+    path: Path, stored: dict[str, Any], settings: RunSettings, finished: bool
+) -> None:
     """Raise ValueError if a run was made with other settings, but for those that may
-    change."""
+    change until it is finished."""
     now = settings.to_json()
     # What it was made without, it was made with at its default.
     stored = {**RunSettings().to_json(), **stored}
     differ = [
         f"{k} (there {stored.get(k)!r}, here {now[k]!r})"
         for k in now
-        if stored.get(k) != now[k] and k not in _ADJUSTABLE
+        if stored.get(k) != now[k] and (finished or k not in _ADJUSTABLE)
     ]
     if differ:
         raise ValueError(

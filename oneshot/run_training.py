@@ -64,9 +64,7 @@ def _describe(run: Run, command: str) -> None:
     directory.write("space.json", {"fingerprint": space.fingerprint, **space.to_json()})
     if not directory.exists():
         directory.write("environment.json", environment())
-    if checkpoint.latest_step(directory.checkpoints) != run.settings.steps:
-        # What has been trained to the end was trained by the settings it has.
-        directory.write("config.json", {"run": run.settings.to_json()})
+    directory.write("config.json", {"run": run.settings.to_json()})
     directory.update_result(
         name=directory.path.name,
         seed=run.settings.seed,

@@ -68,15 +68,16 @@ def test_the_extracted_model_opens_again_and_is_reported(run, capsys):
     assert main(["report", str(run)]) == 0
 
 
-def test_a_finished_training_is_not_repeated(run):
+def test_a_finished_training_is_not_repeated(run, capsys):
     before = (run / "metrics.jsonl").read_text()
     config = (run / "config.json").read_text()
-    other = ["--learning-rate", "0.5"]  # too late for it
-    for more in ([], other):
-        assert main(["train", "--out", str(run), *SMALL, *SHORT, *more]) == 0
-        assert (run / "metrics.jsonl").read_text() == before
-        assert (run / "config.json").read_text() == config
     assert main(["train", "--out", str(run), *SMALL, *SHORT]) == 0
+    assert (run / "metrics.jsonl").read_text() == before
+    late = refused(
+        capsys, "train", "--out", run, *SMALL, *SHORT, "--learning-rate", "0.5"
+    )
+    assert "learning_rate (there 0.1, here 0.5)" in late
+    assert (run / "config.json").read_text() == config
     command = json.loads((run / "result.json").read_text())["command"]
     assert shlex.split(command)[4:] == [*SMALL[2:], *SHORT]
 
