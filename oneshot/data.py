@@ -82,7 +82,8 @@ class Data:
           seed: Decides which examples are taken.
 
         Raises:
-          ValueError: If a split is empty, lengths differ, or a number is not finite.
+          ValueError: If a split is empty, lengths or the shapes of examples differ, a
+            number is not finite, or `calibrate` is below 1.
 
         Example:
           >>> data = Data.from_arrays((images, labels), validate=0.25)
@@ -99,15 +100,17 @@ class Data:
             held = round(validate * len(order))
             validate = whole.x[order[:held]], whole.y[order[:held]]
             whole = Split(whole.x[order[held:]], whole.y[order[held:]])
+        if calibrate < 1:
+            raise ValueError(f"`calibrate` is at least 1 example, but got {calibrate}.")
         chosen = rng.permutation(len(whole.x))[:calibrate]
-        return Data(
-            checked("train", whole),
-            checked("validate", validate),
-            checked("calibrate", (whole.x[chosen], whole.y[chosen])),
-            as_augment(augment),
-            [],
-            None if test is None else checked("test", test),
-        )
+        splits = {
+            "train": checked("train", whole),
+            "validate": checked("validate", validate),
+            "calibrate": checked("calibrate", (whole.x[chosen], whole.y[chosen])),
+        }
+        held = {} if test is None else {"test": checked("test", test)}
+        _check_alike(splits | held)
+        return Data(**splits, augment=as_augment(augment), _test=held.get("test"))
 
     def split(self, name: str) -> Split:
         """Return the split `train`, `validate` or `calibrate`.
@@ -260,6 +263,20 @@ def checked(name: str, arrays: tuple[Any, Any]) -> Split:
     if np.issubdtype(y.dtype, np.integer):
         y = y.astype(np.int32)
     return Split(x, y)
+
+
+def _check_alike(splits: dict[str, Split]) -> None:
+    """Raise if examples of a split have another shape than those of training."""
+    x, y = splits["train"]
+    for name, split in splits.items():
+        shapes = split.x.shape[1:], split.y.shape[1:]
+        if shapes != (x.shape[1:], y.shape[1:]):
+            raise ValueError(
+                f"Examples of the {name} split have the shape {list(shapes[0])} and "
+                f"targets {list(shapes[1])}, but those of the train split "
+                f"{list(x.shape[1:])} and {list(y.shape[1:])}. Bring all splits to one "
+                "shape."
+            )
 
 
 def split_digest(split: Split) -> str:

@@ -72,27 +72,41 @@ class Result:
         """Return the best trial of one objective within limits on others.
 
         Args:
-          objective: An objective, or the name of one searched for; the first if None.
-          **limits: Bounds, themselves included, by name of an objective, score or cost.
-            A maximised objective has to be at least its bound, all else at most.
+          objective: An objective, or the name of one searched for, of the loss or of a
+            cost; the first objective if None.
+          **limits: Bounds, themselves included, by such names. A maximised objective
+            has to be at least its bound, all else at most.
 
         Raises:
-          ValueError: If no trial fits, or a name is unknown.
+          ValueError: If no trial fits, a name is unknown, or it is of a score that was
+            not searched for, so that nobody said whether more of it is better.
         """
-        by_name = {o.name: o for o in self.objectives}
         if objective is None:
             objective = self.objectives[0]
         elif isinstance(objective, str):
-            objective = by_name.get(objective) or Objective(objective)
+            objective = self._named(objective)
         done = [t for t in self.trials if math.isfinite(objective.value(t))]
         fitting = done
         for name, bound in limits.items():
-            limit = by_name.get(name) or Objective(name)
+            limit = self._named(name)
             most = bound if limit.direction == "min" else -bound
             fitting = [t for t in fitting if limit.minimised(t) <= most]
         if not fitting:
             raise ValueError(self._none_fits(done, limits))
         return min(fitting, key=objective.minimised)
+
+    def _named(self, name: str) -> Objective:
+        """Return the objective of a name that tells in which direction it is better."""
+        known = {o.name: o for o in self.objectives}
+        if name in known:
+            return known[name]
+        if name != "loss" and any(name in t.scores for t in self.trials):
+            raise ValueError(
+                f"{name!r} was not searched for, so whether more of it is better is "
+                "not known. Say so, and ask again: Result(found.trials, "
+                f"(*found.objectives, Objective({name!r}, direction='max')))."
+            )
+        return Objective(name)
 
     def _none_fits(self, done: Sequence[Trial], limits: Mapping[str, float]) -> str:
         if not done:
@@ -102,10 +116,9 @@ class Result:
                 f"None of the {len(self.trials)} trials succeeded{why}. Mend the "
                 "evaluator, call `Trials.forget_failed()` and search again."
             )
-        by_name = {o.name: o for o in self.objectives}
         found = []
         for name, bound in limits.items():
-            values = [(by_name.get(name) or Objective(name)).value(t) for t in done]
+            values = [self._named(name).value(t) for t in done]
             found.append(
                 f"{name} (limit {bound:,.6g}) goes from {min(values):,.6g} to "
                 f"{max(values):,.6g}"
@@ -262,8 +275,12 @@ def _digests(evaluate: Evaluate) -> dict[str, Any]:
 
 
 def _check(evaluate: Evaluate, objectives: Sequence[Objective], batch: int) -> None:
-    if not objectives:
-        raise ValueError("A search needs an objective; pass [Objective('loss')].")
+    listed = objectives if isinstance(objectives, Sequence) else ()
+    if not listed or not all(isinstance(o, Objective) for o in listed):
+        raise ValueError(
+            "A search needs a list of objectives, such as [Objective('loss')], but got "
+            f"{objectives!r}."
+        )
     if batch < 1:
         raise ValueError(f"A search needs a `batch` of at least 1, but got {batch}.")
     if str(getattr(evaluate, "split", "")).lower().startswith("test"):

@@ -136,6 +136,8 @@ def test_state_of_another_space_is_refused(make):
 def test_constraints_of_another_space_are_refused(make):
     with pytest.raises(ValueError, match="Build both with one space"):
         make(SPACES["tiny"], constraints=Constraints(SPACES["stage"]))
+    with pytest.raises(ValueError, match=r"are Constraints\(space, \[Constraint"):
+        make(SPACES["tiny"], constraints=[Constraint("my cost", cost, maximum=9)])
 
 
 @pytest.mark.parametrize("failure", [np.nan, np.inf, -np.inf])
@@ -303,6 +305,15 @@ def test_sizes_are_checked():
         RegularizedEvolution(cube(3, 3), population_size=0)
     with pytest.raises(ValueError, match="population_size"):
         NSGA2(cube(3, 3), population_size=1)
+
+
+@pytest.mark.parametrize("chance", [-0.1, 7, np.nan])
+def test_chances_are_checked(chance):
+    for make in (NSGA2, RegularizedEvolution):
+        with pytest.raises(ValueError, match="`mutation` is a chance from 0 to 1"):
+            make(cube(3, 3), mutation=chance)
+    with pytest.raises(ValueError, match="`crossover` is a chance"):
+        NSGA2(cube(3, 3), crossover=chance)
 
 
 # --- on real networks -------------------------------------------------------------

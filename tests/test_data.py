@@ -100,6 +100,10 @@ BAD = {
     "nothing held out": ((X, Y), {"validate": 0.01}, "validate split is empty"),
     "all held out": ((X, Y), {"validate": 1.0}, "share between 0 and 1"),
     "bad test": ((X, Y), {"test": (X, Y[:2])}, "test split needs as many"),
+    "shape of x": ((X, Y), {"test": (X[:, 0], Y)}, r"test split have the shape \[\]"),
+    "shape of y": ((X, Y), {"validate": (X, X)}, r"targets \[1\], but .* and \[\]"),
+    "no calibration": ((X, Y), {"calibrate": 0}, "at least 1 example, but got 0"),
+    "negative": ((X, Y), {"calibrate": -5}, "at least 1 example, but got -5"),
     "bad validate": ((X, Y), {"validate": (X[:0], Y[:0])}, "validate split is empty"),
 }
 

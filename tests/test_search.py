@@ -7,7 +7,7 @@ import pytest
 
 from oneshot.algorithms import NSGA2, RandomSearch, RegularizedEvolution
 from oneshot.constraints import Constraint, Constraints
-from oneshot.searching import Objective, search
+from oneshot.searching import Objective, Result, search
 from oneshot.space import Choice, Commuting, Reader, SearchSpace
 from oneshot.trials import Trials
 
@@ -209,13 +209,18 @@ def test_best_keeps_limits_and_directions():
     assert result.best().arch == result.best("loss").arch == (2, 2, 2, 2)
     assert result.best("size").costs["size"] == 8
     assert result.best(Objective("size"), loss=0.3).costs["size"] == 3  # 1 / (1 + 3)
-    assert result.best("loss", n=1).arch == (2, 2, 2, 2)  # at most one n
+    named = Result(result.trials, (*result.objectives, Objective("n")))
+    assert named.best("loss", n=1).arch == (2, 2, 2, 2)  # at most one n
     # `size` is maximised: its limit is a lower one.
     assert result.best(Objective("loss", direction="max"), size=5).costs["size"] == 5
     with pytest.raises(ValueError, match=r"loss \(limit 0.01\) goes from 0.11"):
         result.best("size", loss=0.01)
     with pytest.raises(ValueError, match="no score or cost called 'speed'"):
         result.best("loss", speed=1)
+    # Nobody said whether more of it is better.
+    for ask in (lambda: result.best("n"), lambda: result.best("loss", n=1)):
+        with pytest.raises(ValueError, match="'n' was not searched for"):
+            ask()
 
 
 def test_front_and_history():
@@ -259,7 +264,10 @@ def test_bad_arguments_are_explained():
         Objective("loss", direction="up")
     with pytest.raises(ValueError, match="no score or cost called 'lost'"):
         search(RandomSearch(SPACE), Table(), [Objective("lost")], budget=3)
-    with pytest.raises(ValueError, match="needs an objective"):
+    with pytest.raises(ValueError, match="needs a list of objectives"):
         search(RandomSearch(SPACE), Table(), [], budget=3)
+    for objectives in ("loss", ["loss"], Objective("loss")):
+        with pytest.raises(ValueError, match=r"such as \[Objective\('loss'\)\], but"):
+            search(RandomSearch(SPACE), Table(), objectives, budget=3)
     with pytest.raises(ValueError, match="`batch` of at least 1"):
         run(RandomSearch(SPACE), Table(), batch=0)

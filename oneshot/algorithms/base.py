@@ -58,11 +58,16 @@ class Proposals:
       constraints: Hard bounds, of the same space; None for none.
 
     Raises:
-      ValueError: If the constraints are of another space.
+      ValueError: If the constraints are of another space, or no `Constraints`.
       InfeasibleError: If a bound is known to exclude every arch.
     """
 
     def __init__(self, space: SearchSpace, seed: int, constraints: Constraints | None):
+        if not isinstance(constraints, Constraints | None):
+            raise ValueError(
+                "An algorithm's constraints are Constraints(space, [Constraint(...), "
+                f"...]), but got {constraints!r}."
+            )
         if constraints is not None and constraints.space != space:
             raise ValueError(
                 "The constraints are of the space "
@@ -156,6 +161,12 @@ class Proposals:
             if not self._known:
                 raise
         return None  # as good as exhausted: nothing new within reach
+
+
+def check_chance(name: str, value: float) -> None:
+    """Raise a ValueError if an argument is no probability."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` is a chance from 0 to 1, but got {value}.")
 
 
 def told(archs: Sequence[Arch], values: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

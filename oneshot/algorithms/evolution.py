@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from oneshot.algorithms.base import Proposals, told
+from oneshot.algorithms.base import Proposals, check_chance, told
 from oneshot.constraints import Constraints
 from oneshot.space import Arch, SearchSpace
 
@@ -36,7 +36,7 @@ class RegularizedEvolution:
       constraints: Hard bounds that every asked arch keeps.
 
     Raises:
-      ValueError: If a size is below 1.
+      ValueError: If a size is below 1, or the chance is not in 0 to 1.
 
     Example:
       >>> from oneshot.space import Choice
@@ -65,6 +65,7 @@ class RegularizedEvolution:
                 "Regularised evolution needs a `population_size` and a `sample_size` "
                 f"of at least 1, but got {population_size} and {sample_size}."
             )
+        check_chance("mutation", mutation)
         self.space = space
         self.population_size = population_size
         self.sample_size = sample_size

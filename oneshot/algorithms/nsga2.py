@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from oneshot import pareto
-from oneshot.algorithms.base import Proposals, told
+from oneshot.algorithms.base import Proposals, check_chance, told
 from oneshot.constraints import Constraints
 from oneshot.space import Arch, SearchSpace
 
@@ -37,7 +37,7 @@ class NSGA2:
       constraints: Hard bounds that every asked arch keeps.
 
     Raises:
-      ValueError: If `population_size` is below 2.
+      ValueError: If `population_size` is below 2, or a chance is not in 0 to 1.
 
     Example:
       >>> from oneshot.space import Choice
@@ -64,6 +64,8 @@ class NSGA2:
                 "NSGA-II needs a `population_size` of at least 2, but got "
                 f"{population_size}."
             )
+        check_chance("crossover", crossover)
+        check_chance("mutation", mutation)
         self.space = space
         self.population_size = population_size
         self.crossover = crossover
