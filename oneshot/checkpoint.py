@@ -6,6 +6,8 @@ what is not an array (step, seed, strategy, space) is JSON beside them.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,11 @@ def save(
     Example:
       >>> save("runs/mine/checkpoints", net, state)
     """
+    arrays = {
+        "params": state.weights.params,
+        "state": state.weights.state,
+        "optimizer": state.optimizer,
+    }
     metadata = {
         "step": int(state.step),
         "seed": int(state.seed),
@@ -52,11 +59,7 @@ def save(
         "space": supernet.space.to_json(),
         "fingerprint": supernet.space.fingerprint,
         "versions": {"jax": jax.__version__},
-    }
-    arrays = {
-        "params": state.weights.params,
-        "state": state.weights.state,
-        "optimizer": state.optimizer,
+        "arrays": _by_path(arrays),
     }
     with _checkpointer(directory, keep) as checkpointer:
         latest = checkpointer.latest
@@ -98,7 +101,8 @@ def restore(
 
     Raises:
       FileNotFoundError: If there is no (such) checkpoint.
-      ValueError: If it belongs to another space, or other weights or optimizer.
+      ValueError: If it belongs to another space, to other weights, another optimizer
+        or a strategy of another kind, or a file of it is damaged.
 
     Example:
       >>> state = restore("runs/mine/checkpoints", trainer)
@@ -116,23 +120,70 @@ def restore(
                 f"{str(directory)!r} has checkpoints of the steps {steps}, not of "
                 f"{found}."
             )
-        metadata = checkpointer.metadata(found).custom_metadata
-        _check_space(directory, trainer.supernet, metadata)
+        with _damage_explained(directory, found, steps):
+            metadata = checkpointer.metadata(found).custom_metadata
+            space, stored = metadata["fingerprint"], metadata["arrays"]
+        _check_space(directory, trainer.supernet, space, metadata)
+        _check_strategy(directory, trainer, metadata["strategy"])
         like = _like(trainer)
-        _check_shapes(directory, like, checkpointer.metadata(found).metadata)
-        arrays = checkpointer.load(found, like)
+        _check_shapes(directory, like, stored)
+        with _damage_explained(directory, found, steps):
+            arrays = checkpointer.load(found, like)
     weights = Weights(arrays["params"], arrays["state"])
     numbers = metadata["step"], metadata["seed"]
     return TrainState(*numbers, weights, arrays["optimizer"], metadata["strategy"])
 
 
-def _check_space(directory: Any, supernet: Supernet, metadata: dict[str, Any]) -> None:
-    if metadata["fingerprint"] != supernet.space.fingerprint:
+@contextlib.contextmanager
+def _damage_explained(directory: Any, step: int, steps: list[int]) -> Iterator[None]:
+    """Say which checkpoint cannot be read, and what is left."""
+    try:
+        yield
+    except Exception as error:
+        older = [other for other in steps if other < step]
+        place = str(Path(directory) / str(step))
+        instead = (
+            f"Remove {place!r} to go on from step {max(older)}, or pass `step`."
+            if older
+            else "There is no older one, so train again, in another directory."
+        )
+        what = str(error).partition("\n")[0][:200]
+        raise ValueError(
+            f"The checkpoint {place!r} cannot be read, perhaps because a disk was full "
+            f"or a file was changed ({type(error).__name__}: {what}). {instead}"
+        ) from error
+
+
+def _check_strategy(directory: Any, trainer: Trainer, stored: Any) -> None:
+    """Raise if a strategy could not go on from the state of another kind."""
+    strategy = getattr(trainer, "strategy", None)
+    ours = [] if strategy is None else jax.tree.map(_plain, strategy.init())
+    if _kind(ours) != _kind(stored):
+        name = type(trainer if strategy is None else strategy).__name__
+        raise ValueError(
+            f"The checkpoint in {str(directory)!r} is of another strategy: its state "
+            f"is {_kind(stored)}, that of {name} {_kind(ours)}. Restore with a trainer "
+            "of that run's strategy; to go on with another one, replace the state's "
+            "`strategy` by its `init()`."
+        )
+
+
+def _kind(state: Any) -> str:
+    """Return what a strategy's state looks like, in words."""
+    if isinstance(state, dict):
+        return f"a dict of {', '.join(map(repr, sorted(state)))}"
+    return "empty" if state is None else f"a {type(state).__name__}"
+
+
+def _check_space(
+    directory: Any, supernet: Supernet, fingerprint: str, metadata: dict[str, Any]
+) -> None:
+    if fingerprint != supernet.space.fingerprint:
         theirs = [c["name"] for c in metadata["space"]["choices"]]
         ours = [c.name for c in supernet.space.choices]
         raise ValueError(
             f"The checkpoint in {str(directory)!r} is of another space: it has the "
-            f"choices {theirs} (fingerprint {metadata['fingerprint']}), this supernet "
+            f"choices {theirs} (fingerprint {fingerprint}), this supernet "
             f"{ours} ({supernet.space.fingerprint}). Use the supernet of that run, or "
             "another directory."
         )
@@ -158,9 +209,9 @@ def _placed(engine: Engine, tree: Any, kind: Kind) -> Any:
     )
 
 
-def _check_shapes(directory: Any, like: Any, stored: Any) -> None:
+def _check_shapes(directory: Any, like: Any, found: dict[str, str]) -> None:
     """Raise with the path of the first array that differs; Orbax would cast dtypes."""
-    wanted, found = _by_path(like), _by_path(stored)
+    wanted = _by_path(like)
     for path in [*wanted, *found]:
         ours, theirs = wanted.get(path), found.get(path)
         if ours != theirs:

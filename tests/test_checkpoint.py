@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,10 +101,10 @@ def test_numbers_of_numpy_are_saved_as_numbers(tmp_path):
     arch = np.zeros(2, np.int32)
     trainer = oneshot.Trainer(net, oneshot.Fixed(tuple(arch)), optax.sgd, 0.1)
     state = trainer.init(np.int64(3), np.zeros((4, 5), np.float32))
-    state = state._replace(strategy={"list": list(arch), "mean": np.float32(0.5)})
+    state = state._replace(strategy=[*arch, np.float32(0.5), {"mean": np.float32(2)}])
     save(tmp_path / "run", net, state)
     found = restore(tmp_path / "run", trainer)
-    assert (found.seed, found.strategy) == (3, {"list": [0, 0], "mean": 0.5})
+    assert (found.seed, found.strategy) == (3, [0, 0, 0.5, {"mean": 2.0}])
     assert oneshot.Fixed(tuple(arch)).init() == [0, 0]
 
 
@@ -135,6 +136,49 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, data):
         restore(tmp_path / "run", make_trainer(net, lambda lr: optax.adam(lr)))
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         restore(tmp_path / "nothing", trainer)
+    fixed = oneshot.Trainer(net, oneshot.Fixed((0, 0)), trainer.make_optimizer, 0.1)
+    with pytest.raises(ValueError, match="its state is empty, that of Fixed a list"):
+        restore(tmp_path / "run", fixed)
+
+
+DAMAGE = {
+    "metadata": "_CHECKPOINT_METADATA",
+    "arrays": "state/d/*",
+    "manifest": "state/manifest.ocdbt",
+    "structure": "state/_METADATA",
+}
+
+
+# What Orbax had begun to read it leaves behind.
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("files", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("removed", [False, True], ids=["cut", "removed"])
+def test_a_damaged_checkpoint_is_told_from_another_and_an_older_one_is_named(
+    saved_twice, tmp_path, files, removed
+):
+    trainer, directory = saved_twice
+    shutil.copytree(directory, tmp_path / "run")
+    [file] = (tmp_path / "run" / "1").glob(files)
+    file.write_bytes(file.read_bytes()[:40])
+    if removed:
+        file.unlink()
+    with pytest.raises(ValueError, match="cannot be read.*Remove .*1' to go on from"):
+        restore(tmp_path / "run", trainer)
+    assert restore(tmp_path / "run", trainer, step=0).step == 0
+    shutil.rmtree(tmp_path / "run" / "0")
+    with pytest.raises(ValueError, match="cannot be read.*There is no older one"):
+        restore(tmp_path / "run", trainer)
+
+
+@pytest.fixture(scope="module")
+def saved_twice(tmp_path_factory):
+    net, directory = dense(), tmp_path_factory.mktemp("saved") / "run"
+    trainer = make_trainer(net)
+    state = trainer.init(0, np.zeros((16, 5), np.float32))
+    for step in (0, 1):
+        save(directory, net, state._replace(step=step))
+    return trainer, directory
 
 
 @pytest.mark.slow
