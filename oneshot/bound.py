@@ -13,6 +13,7 @@ from oneshot.evaluate import Evaluator
 from oneshot.score_keys import settings_digest
 from oneshot.space import Arch
 from oneshot.supernet import Weights
+from oneshot.weights import check_weights
 
 
 def bind(
@@ -37,11 +38,13 @@ def bind(
       What to pass to `search`.
 
     Raises:
-      ValueError: If there is not one group for each scored example.
+      ValueError: If there is not one group for each scored example, or these are no
+        weights.
 
     Example:
       >>> search(algorithm, bind(evaluator, state.weights), objectives, budget=200)
     """
+    check_weights(weights)
     names = None if groups is None else np.asarray(groups).astype(str)
     if names is not None and names.shape != (evaluator.n,):
         raise ValueError(

@@ -21,12 +21,11 @@ from oneshot.costs import Costs
 from oneshot.data import Data, Split, split_digest
 from oneshot.engine import Engine
 from oneshot.evaluation_blocks import EvaluationBlocks
-from oneshot.features import OfOutputs
+from oneshot.evaluation_checks import check_metrics, check_race
 from oneshot.losses import (
     Metric,
     Metrics,
     as_metrics,
-    check_labels,
     compares_examples,
     cross_entropy,
 )
@@ -39,6 +38,7 @@ from oneshot.scores import Scores as Scores
 from oneshot.scoring import Scorer
 from oneshot.shapes import abstract
 from oneshot.supernet import Supernet, Weights
+from oneshot.weights import check_weights
 
 
 class Evaluator:
@@ -59,8 +59,9 @@ class Evaluator:
       engine: Shares another's programs, and its mesh; None makes one.
 
     Raises:
-      ValueError: If the split is `test`, labels fall outside the head's classes, a race
-        is over no metric, or devices are named besides the engine's mesh.
+      ValueError: If the split is `test`, labels fall outside the head's classes, a
+        metric is not one number an example, a race is over no metric, or devices are
+        named besides the engine's mesh.
       MemoryError: If the calibration images do not fit the memory limit.
 
     Example:
@@ -96,10 +97,10 @@ class Evaluator:
             "calibrate": split_digest(data.calibrate) if recalibrate else "",
         }
         x = jax.ShapeDtypeStruct(scored.x.shape, scored.x.dtype)
-        _check_labels(supernet.reachable(x)[-1].out, scored.y, self.metrics["loss"])
+        check_metrics(self.metrics, supernet.reachable(x)[-1].out, scored.y)
         self._order = np.arange(len(scored.x))
         if race is not None:
-            _check_race(race, self.metrics)
+            check_race(race, self.metrics)
             self.settings["race"] = dataclasses.asdict(race)
             self._order = random_order(len(scored.x))
             scored = Split(scored.x[self._order], scored.y[self._order])
@@ -215,9 +216,10 @@ class Evaluator:
           Scores in the order of `archs`.
 
         Raises:
-          ValueError: If an arch is not one of the space.
+          ValueError: If an arch is not one of the space, or these are no weights.
           MemoryError: If the calibration images do not fit a block.
         """
+        check_weights(weights)
         space, start = self.supernet.space, time.perf_counter()
         archs = tuple(space.check(a) for a in archs)
         scored = map(space.canonical, archs) if equal_networks_once else archs
@@ -276,26 +278,6 @@ def _block_costs(costs: Costs, path: Path) -> list[float]:
         float(block.macs + sum(a.size for a in jax.tree.leaves(block.out)))
         for block in costs.steps(path)
     ]
-
-
-def _check_labels(outputs: Any, labels: Any, loss: Metric) -> None:
-    if isinstance(loss, OfOutputs):
-        outputs, loss = outputs[0], loss.metric
-    check_labels(outputs, labels, loss)
-
-
-def _check_race(race: Race, metrics: Metrics) -> None:
-    if race.metric not in metrics:
-        raise ValueError(
-            f"The race compares {race.metric!r}, which is not measured; there are "
-            f"{sorted(metrics)}. Name one of those, or give the evaluator that metric."
-        )
-    if together := [name for name, m in metrics.items() if compares_examples(m)]:
-        raise ValueError(
-            "A race compares means over more and more examples, but the value of one "
-            f"by {together[0]!r} depends on the others of its chunk. Leave out the "
-            "race, or that metric."
-        )
 
 
 def _round_up(size: int, devices: int, most: int) -> int:

@@ -22,6 +22,7 @@ from oneshot.jaxprs import Box
 from oneshot.paths import Options
 from oneshot.shapes import abstract
 from oneshot.supernet import Supernet, Tree, Weights, layer_key
+from oneshot.weights import check_weights
 
 Pad = tuple[tuple[int, int], ...]  # elements cut off before and after, for each axis
 
@@ -117,12 +118,13 @@ def extract(
       The model, in eval mode.
 
     Raises:
-      ValueError: If `arch` is not one of the space.
+      ValueError: If `arch` is not one of the space, or these are no weights.
 
     Example:
       >>> model = extract(net, state.weights, best.arch, calibrate=data.calibrate.x)
       >>> model(images).argmax(-1)
     """
+    check_weights(weights)
     path = supernet.path(arch)
     names = {step.module for step in path}
     own = Weights(*({m: part[m] for m in names} for part in weights))

@@ -10,7 +10,7 @@ import jax
 
 from oneshot.data import Batches, Data
 from oneshot.engine import Engine
-from oneshot.losses import Metric, check_labels
+from oneshot.losses import Metric, check_labels, check_shape
 from oneshot.reweighting import Drawn, plain
 from oneshot.step_metrics import StepMetrics, host_metrics
 from oneshot.strategies import WithExamples
@@ -68,14 +68,19 @@ def fit(
 
     Raises:
       DivergedError: If a loss is not finite; what was saved before is kept.
-      ValueError: If labels fall outside the head's classes, or the strategy draws
-        examples and is of another number of them, or several batches a step were asked
-        of it.
+      ValueError: If labels fall outside the head's classes, the loss is not one number
+        an example, `every` or `accumulate` is below 1, or the strategy draws examples
+        and is of another number of them, or several batches a step were asked of it.
 
     Example:
       >>> for state, rows in fit(trainer, state, data, steps=1000):
       ...     print(rows[-1]["loss"])
     """
+    if accumulate < 1 or every < 1:
+        raise ValueError(
+            "`accumulate` counts batches and `every` steps, both at least 1, but got "
+            f"{accumulate} and {every}."
+        )
     check_data(trainer, data, batch_size)
     batches = data.batches(state.seed, batch_size, trainer.engine)
     drawing = _drawing(trainer, data, accumulate)
@@ -125,7 +130,8 @@ def _drawn(
 
 
 def check_data(trainer: Trains, data: Data, batch_size: int) -> None:
-    """Raise if labels do not fit the head; see `check_labels`.
+    """Raise if labels do not fit the head, see `check_labels`, or the loss is not one
+    number an example.
 
     Those that an arch is trained on (`RelaxedTrainer`) are looked at as well.
     """
@@ -133,8 +139,10 @@ def check_data(trainer: Trains, data: Data, batch_size: int) -> None:
     outputs = trainer.supernet.reachable(x)[-1].out
     search = getattr(trainer, "search", None)
     other = () if search is None else (search.train,)
+    loss = plain(trainer.metrics["loss"])
     for split in (data.train, data.validate, *other):
-        check_labels(outputs, split.y, plain(trainer.metrics["loss"]))
+        check_labels(outputs, split.y, loss)
+    check_shape("loss", loss, outputs, data.train.y)
 
 
 def _check_finite(rows: list[dict[str, Any]]) -> None:

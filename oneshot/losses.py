@@ -155,6 +155,33 @@ def check_labels(outputs: Any, targets: Any, loss: Metric) -> None:
         )
 
 
+def check_shape(name: str, metric: Metric, outputs: Any, targets: Any) -> None:
+    """Raise if a metric does not give one value for each example.
+
+    A mean over the examples would train, and be scored, without the weights and the
+    errors that examples have.
+
+    Args:
+      name: What the metric is called.
+      metric: `(outputs, targets) -> [n]`.
+      outputs: Abstract outputs for n examples.
+      targets: Host or device targets of at least one; only shape and dtype matter.
+
+    Raises:
+      ValueError: If it returns another shape.
+    """
+    n = jax.tree.leaves(outputs)[0].shape[0]
+    like = jax.ShapeDtypeStruct((n, *targets.shape[1:]), targets.dtype)
+    found = jax.eval_shape(metric, outputs, like)
+    shapes = [list(leaf.shape) for leaf in jax.tree.leaves(found)]
+    if shapes != [[n]]:
+        raise ValueError(
+            f"The metric {name!r} returns one number for each example, [{n}] for {n} "
+            f"of them, but this one returned {', '.join(map(str, shapes))}. Take means "
+            "over the axes of an example only, not over the examples."
+        )
+
+
 def _check_shares(targets: np.ndarray) -> None:
     sums = targets.sum(-1)
     if (targets < 0).any() or not np.allclose(sums, 1, atol=1e-3):

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,18 +23,7 @@ from oneshot.paths import Path, Step
 from oneshot.reachable import Reached, walk
 from oneshot.shapes import abstract, freeze, shapes, thaw
 from oneshot.space import Choice, SearchSpace
-
-
-class Weights(NamedTuple):
-    """The shared weights of a supernet, by module name; unpacks as (params, state).
-
-    Attributes:
-      params: Trainable arrays of each module.
-      state: Other arrays of each module, such as BatchNorm's running averages.
-    """
-
-    params: dict[str, Tree]
-    state: dict[str, Tree]
+from oneshot.weights import Weights as Weights
 
 
 class Supernet:

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from oracle import close, same_bits
@@ -12,10 +13,13 @@ from supernets import BY_NAME
 from oneshot.bound import bind
 from oneshot.data import Data
 from oneshot.evaluate import Evaluator, Scores
+from oneshot.extraction import extract
 from oneshot.layers import Identity, OneOf
 from oneshot.losses import SmoothedCrossEntropy, cross_entropy
 from oneshot.resources import Resources
+from oneshot.strategies import Fixed, Uniform
 from oneshot.supernet import Supernet, Weights
+from oneshot.train import Trainer
 
 UNCACHED = Resources(cache_bytes=0)
 
@@ -201,6 +205,34 @@ def test_bad_archs_splits_and_labels_are_refused(mixed):
     wrong = Data.from_arrays((x, y), validate=(x, y + 5))
     with pytest.raises(ValueError, match="Labels go from.*5 logits"):
         mixed.again(wrong)
+
+
+def test_a_metric_is_one_number_for_each_example(mixed):
+    metrics = {"loss": cross_entropy, "mean": lambda o, y: cross_entropy(o, y).mean()}
+    with pytest.raises(ValueError, match=r"'mean' returns one number.*returned \[\]"):
+        mixed.again(loss=metrics)
+
+
+def test_what_is_no_weights_is_refused(mixed):
+    trainer = Trainer(mixed.net, Uniform(mixed.net.space), optax.sgd, 0.1)
+    x, y = mixed.reference.batch(4)
+    state = trainer.init(0, x)
+    whole = trainer.with_strategy(Fixed(mixed.archs[0]), 0.1)
+    trained, _ = whole.step(whole.init(0, x), (x, y))
+    given_up = state._replace(strategy=list(mixed.archs[0]))
+    whole.step(given_up, (x, y))
+    uses = {
+        "evaluator": lambda w: mixed.evaluator(w, mixed.archs[:1]),
+        "bind": lambda w: bind(mixed.evaluator, w),
+        "extract": lambda w: extract(mixed.net, w, mixed.archs[0], x),
+    }
+    for use in uses.values():
+        with pytest.raises(ValueError, match="got a TrainState. Pass state.weights"):
+            use(trained)
+        with pytest.raises(ValueError, match="got a dict"):
+            use(trained.weights._asdict())
+        with pytest.raises(ValueError, match="reused.*copy them before training on"):
+            use(state.weights)
 
 
 def test_training_data_may_be_scored_too(mixed):

@@ -125,6 +125,22 @@ def test_labels_out_of_range_are_refused_before_training(mixed, trainer, label):
         next(fit(trainer, start(trainer, weights), data, 2, batch_size=4))
 
 
+def test_a_mean_over_examples_is_refused_before_training(mixed):
+    reference, net, weights = mixed
+    mean = lambda outputs, y: jnp.mean(cross_entropy(outputs, y))  # noqa: E731
+    trainer = Trainer(net, Uniform(net.space), sgd, LR, loss=mean)
+    with pytest.raises(ValueError, match=r"'loss' returns one number.*returned \[\]"):
+        run(trainer, start(trainer, weights), reference.data(), 2)
+
+
+@pytest.mark.parametrize("option", ["accumulate", "every"])
+def test_a_loop_of_nothing_is_refused(mixed, trainer, option):
+    reference, _, weights = mixed
+    state = start(trainer, weights)
+    with pytest.raises(ValueError, match="both at least 1, but got"):
+        next(fit(trainer, state, reference.data(), 2, batch_size=6, **{option: 0}))
+
+
 @pytest.mark.slow
 def test_a_schedule_counts_the_steps_of_the_run(mixed):
     reference, net, weights = mixed
