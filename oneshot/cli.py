@@ -46,6 +46,8 @@ class Search:
 
     run: Positional[Path]
     """The run directory."""
+    json: bool = False
+    """Print the front as JSON, with each subnet's option indices, scores and costs."""
     settings: Annotated[SearchSettings, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=SearchSettings
     )
@@ -67,6 +69,8 @@ class Extract:
     """Highest learning rate of tuning; None for 0.3 times the run's."""
     test: bool = False
     """Open the test split, for its accuracy or the like; the run remembers that."""
+    json: bool = False
+    """Print what was saved as JSON instead of a sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +143,7 @@ def _run(command: Any) -> None:
     elif isinstance(command, Train):
         commands.train(console, command.out, command.settings)
     elif isinstance(command, Search):
-        commands.search(console, command.run, command.settings)
+        commands.search(console, command.run, command.settings, command.json)
     elif isinstance(command, Extract):
         commands.extract(console, command.run, _extract_options(command))
     elif isinstance(command, Profile):
@@ -151,6 +155,11 @@ def _run(command: Any) -> None:
 def _extract_options(command: Extract) -> dict[str, Any]:
     options = dataclasses.asdict(command)
     del options["run"]
+    if command.arch is not None and command.max_macs is not None:
+        raise ValueError(
+            "--max-macs bounds the best trial of the search, but --arch names a subnet "
+            "whatever it costs. Leave out one of the two."
+        )
     if command.arch is not None:
         try:
             options["arch"] = list(json.loads(command.arch))

@@ -66,9 +66,11 @@ def _again(out: Path, settings: RunSettings) -> str:
     return shlex.join(["oneshot", "train", "--out", str(out), *map(str, options)])
 
 
-def search(console: Console, path: Path, settings: SearchSettings) -> None:
+def search(
+    console: Console, path: Path, settings: SearchSettings, as_json: bool = False
+) -> None:
     """Search a run and print its front."""
-    run = Run(path, None, Bars(console))
+    run = Run(path, None, _bars(console, as_json))
     result = run.search(settings)
     run.report()
     if all(trial.status == "failed" for trial in result.trials):
@@ -76,21 +78,48 @@ def search(console: Console, path: Path, settings: SearchSettings) -> None:
             f"All {len(result.trials)} subnets failed to be scored, the first because: "
             f"{result.trials[0].reason}"
         )
-    console.print(_front(run, result, settings))
-    console.print(f"Next: oneshot extract {path}", soft_wrap=True)
+    objectives = Objective(settings.rank_by), Objective("macs")
+    found = Result(result.trials, objectives)
+    if as_json:
+        console.print_json(data=_front_json(run, found))
+        return
+    console.print(_front(run, found, settings))
+    console.print(
+        f"Next: oneshot extract {path} (the best; --arch names another, by the option "
+        "indices that --json prints)",
+        soft_wrap=True,
+    )
 
 
-def _front(run: Run, result: Result, settings: SearchSettings) -> Table:
+def _bars(console: Console, as_json: bool) -> Bars:
+    """Return bars that leave the output to what a program reads."""
+    return Bars(Console(stderr=True) if as_json else console)
+
+
+def _front_json(run: Run, found: Result) -> dict[str, Any]:
+    rows = [
+        {
+            "arch": list(trial.path),
+            "network": run.network(trial.arch),
+            "scores": dict(trial.scores),
+            "costs": dict(trial.costs),
+        }
+        for trial in found.front
+    ]
+    names = [objective.name for objective in found.objectives]
+    return {"scored": len(found.trials), "minimised": names, "front": rows}
+
+
+def _front(run: Run, found: Result, settings: SearchSettings) -> Table:
     ranked_by, raced = settings.rank_by, settings.race_top is not None
-    both = Result(result.trials, (Objective(ranked_by), Objective("macs")))
-    table = Table(title=f"Front of {len(result.trials)} subnets", title_justify="left")
+    table = Table(title=f"Front of {len(found.trials)} subnets", title_justify="left")
     table.add_column("subnet")
     headline = run.task.headline
     names = ["multiply-adds", "parameters", "validation loss", headline.words]
     names += ["images"] * raced + [Ranked.of(ranked_by).words] * (ranked_by != "loss")
     for name in names:
         table.add_column(name, justify="right")
-    for trial in both.front:
+    for trial in found.front:
         more = [f"{trial.scores['n']:,.0f}"] * raced
         if ranked_by != "loss":
             more.append(f"{trial.scores[ranked_by]:.4f}")
@@ -108,7 +137,7 @@ def _front(run: Run, result: Result, settings: SearchSettings) -> Table:
 def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
     """Extract a subnet of a run, tuned if asked for."""
     _check_tuning(options["tune_steps"], options["tune_rate"])
-    run = Run(path, None, Bars(console))
+    run = Run(path, None, _bars(console, options["json"]))
     if options["test"] and "test" not in run.data.fingerprint:
         raise ValueError(
             f"The data {run.settings.data!r} has no test split. Leave out --test."
@@ -137,6 +166,9 @@ def extract(console: Console, path: Path, options: dict[str, Any]) -> None:
     row |= {"chosen": chosen, "search": search if chosen else None}
     run.directory.update_result(rows=[*rows, row])
     run.report()
+    if options["json"]:
+        console.print_json(data={**row, "model": str(run.directory.best)})
+        return
     console.print(
         f"Saved {run.network(arch)}: {row['params']:,} parameters, {row['macs']:,} "
         f"multiply-adds, validation loss {row['tuned_loss']:.4f} (inherited "
@@ -152,6 +184,11 @@ def _check_tuning(steps: int, rate: float | None) -> None:
         raise ValueError(f"`tune_steps` is at least 0, but got {steps}.")
     if rate is not None and not 0 <= rate < float("inf"):
         raise ValueError(f"`tune_rate` is a rate of at least 0, but got {rate}.")
+    if rate is not None and not steps:
+        raise ValueError(
+            f"`tune_rate` is {rate}, but nothing is tuned. Ask for `tune_steps`, or "
+            "leave it out."
+        )
 
 
 def _best(run: Run, max_macs: int | None) -> tuple[int, ...]:

@@ -31,9 +31,20 @@ def of_settings(settings: ProfileSettings) -> Profile:
     """
     use_compilation_cache()
     net = Factory(settings.supernet, json.loads(settings.arguments)).build()
+    x = _input(settings)
+    try:
+        net.reachable(x)
+    except ValueError as error:
+        if settings.input_shape is not None:
+            raise
+        raise ValueError(
+            f"{error} Those are of the data {settings.data!r}; --input-shape names "
+            "another shape, such as 32 32 3, and --input-dtype another type, such as "
+            "int32 for tokens."
+        ) from error
     return profile(
         net,
-        _input(settings),
+        x,
         constraints=settings.limits,  # type: ignore[arg-type]
         samples=settings.samples,
         seed=settings.seed,

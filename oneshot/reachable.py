@@ -97,12 +97,23 @@ def _out_shape(
                     key,
                 )
         except Exception as error:
-            options = f" with {dict(step.options)}" if step.options else ""
-            raise ValueError(
-                f"Module {step.module!r} of layer {slot.name!r}{options} does not "
-                f"accept its input {shapes(carry)}, which some arch brings to it: "
-                f"{error} Either let every option of the earlier layers return what "
-                "this one needs, or tie the two by passing one Choice to both."
-            ) from error
+            raise ValueError(_misfit(slot, step, carry, error)) from error
         known[signature] = out
     return known[signature]
+
+
+def _misfit(slot: Slot, step: Step, carry: Tree, error: Exception) -> str:
+    options = f" with {dict(step.options)}" if step.options else ""
+    which = f"Module {step.module!r} of layer {slot.name!r}{options}"
+    reason = f"{str(error).strip().rstrip('.')}."
+    if not slot.layer:  # nothing of the network comes before
+        return (
+            f"{which} does not accept the examples {shapes(carry)}: {reason} Give "
+            "examples of the shape and the type of numbers that the supernet is built "
+            "for, or build it for these."
+        )
+    return (
+        f"{which} does not accept its input {shapes(carry)}, which some arch brings to "
+        f"it: {reason} Either let every option of the earlier layers return what this "
+        "one needs, or tie the two by passing one Choice to both."
+    )

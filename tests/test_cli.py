@@ -88,6 +88,29 @@ def test_a_mistake_does_not_hold_the_directory(tmp_path, capsys):
     assert not (tmp_path / "new" / "config.json").exists()
 
 
+def test_json_holds_what_another_program_goes_on_with(run, tmp_path, capsys):
+    path = tmp_path / "copy"
+    shutil.copytree(run, path)
+    RunDirectory(path).update_result(rows=[])
+    search = ["search", str(path), "--budget", "4", "--batch", "2"]
+    capsys.readouterr()
+    assert main([*search, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["scored"], found["minimised"]) == (4, ["loss", "macs"])
+    macs = [row["costs"]["macs"] for row in found["front"]]
+    assert macs == sorted(macs, reverse=True)  # the lowest loss comes first
+    last = found["front"][-1]
+    extract = ["extract", str(path), "--arch", json.dumps(last["arch"]), "--json"]
+    assert main(extract) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["arch"], row["macs"]) == (last["arch"], last["costs"]["macs"])
+    assert row["inherited_loss"] == pytest.approx(last["scores"]["loss"], rel=1e-5)
+    assert oneshot.load(row["model"])(np.zeros((1, 8, 8, 1), np.float32)).shape[0] == 1
+    both = refused(capsys, *extract[:-1], "--max-macs", "1")
+    assert "--arch names a subnet whatever it costs" in both
+    assert "nothing is tuned" in refused(capsys, *extract[:-1], "--tune-rate", "0.1")
+
+
 def test_a_search_scores_no_stored_trial_again(run):
     with oneshot.Trials(run / "trials.sqlite") as trials:
         before = [(t.path, t.seconds) for t in trials.all()]

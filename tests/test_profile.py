@@ -229,6 +229,8 @@ def test_the_command_prints_a_table_json_or_the_nearest_value(capsys):
     message = capsys.readouterr().err
     assert "that is the nearest feasible value" in message
     assert len(message.strip().splitlines()) == 1
+    assert main(["profile", "--supernet", "decoder"]) == 2
+    assert "Those are of the data 'digits'; --input-shape" in capsys.readouterr().err
     assert main(["profile", "--input-shape", "8", "0", "1"]) == 2
     assert "--input-shape" in capsys.readouterr().err
     assert main([*command, "--input-dtype", "float33"]) == 2
