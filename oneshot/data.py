@@ -103,14 +103,16 @@ class Data:
         if calibrate < 1:
             raise ValueError(f"`calibrate` is at least 1 example, but got {calibrate}.")
         chosen = rng.permutation(len(whole.x))[:calibrate]
-        splits = {
-            "train": checked("train", whole),
-            "validate": checked("validate", validate),
-            "calibrate": checked("calibrate", (whole.x[chosen], whole.y[chosen])),
-        }
-        held = {} if test is None else {"test": checked("test", test)}
-        _check_alike(splits | held)
-        return Data(**splits, augment=as_augment(augment), _test=held.get("test"))
+        splits = (
+            checked("train", whole),
+            checked("validate", validate),
+            checked("calibrate", (whole.x[chosen], whole.y[chosen])),
+        )
+        held = None if test is None else checked("test", test)
+        _check_alike(splits[0], "validate", splits[1])
+        if held is not None:
+            _check_alike(splits[0], "test", held)
+        return Data(*splits, augment=as_augment(augment), _test=held)
 
     def split(self, name: str) -> Split:
         """Return the split `train`, `validate` or `calibrate`.
@@ -265,18 +267,15 @@ def checked(name: str, arrays: tuple[Any, Any]) -> Split:
     return Split(x, y)
 
 
-def _check_alike(splits: dict[str, Split]) -> None:
+def _check_alike(train: Split, name: str, split: Split) -> None:
     """Raise if examples of a split have another shape than those of training."""
-    x, y = splits["train"]
-    for name, split in splits.items():
-        shapes = split.x.shape[1:], split.y.shape[1:]
-        if shapes != (x.shape[1:], y.shape[1:]):
-            raise ValueError(
-                f"Examples of the {name} split have the shape {list(shapes[0])} and "
-                f"targets {list(shapes[1])}, but those of the train split "
-                f"{list(x.shape[1:])} and {list(y.shape[1:])}. Bring all splits to one "
-                "shape."
-            )
+    ours, theirs = ([list(a.shape[1:]) for a in s] for s in (train, split))
+    if ours != theirs:
+        raise ValueError(
+            f"Examples of the {name} split have the shape {theirs[0]} and targets "
+            f"{theirs[1]}, but those of the train split {ours[0]} and {ours[1]}. Bring "
+            "all splits to one shape."
+        )
 
 
 def split_digest(split: Split) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def load(directory: str | Path) -> Model:
 
     Raises:
       FileNotFoundError: If there is no model in the directory.
-      ValueError: If the code that it was built by is not there.
+      ValueError: If the code that it was built by is not there, or a file is damaged.
 
     Example:
       >>> logits = oneshot.load("runs/quickstart/best")(images)
@@ -99,19 +100,36 @@ def load(directory: str | Path) -> Model:
             f"There is no model in {str(directory)!r}: it has no model.json. Name the "
             "directory that the model was saved to, such as runs/quickstart/best."
         )
-    described = json.loads((path / "model.json").read_text())
-    supernet = Factory(**described["factory"]).build()
-    x = jnp.zeros((1, *described["input_shape"]), described["input_dtype"])
+    with _damage_explained(path / "model.json"):
+        described = json.loads((path / "model.json").read_text())
+        x = jnp.zeros((1, *described["input_shape"]), described["input_dtype"])
+        factory, arch = Factory(**described["factory"]), described["arch"]
+    supernet = factory.build()
     empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), supernet.abstract())
-    model = extract(supernet, empty, described["arch"], x, recalibrate=False)
+    model = extract(supernet, empty, arch, x, recalibrate=False)
     graphdef, rng, rest = nnx.split(model, nnx.RngState, ...)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
         _arrays(model),
     )
-    nnx.replace_by_pure_dict(rest, _numbered(ocp.load(str(path / "weights"), like)))
+    with _damage_explained(path / "weights"):
+        arrays = ocp.load(str(path / "weights"), like)
+    nnx.replace_by_pure_dict(rest, _numbered(arrays))
     return nnx.merge(graphdef, rng, rest)
+
+
+@contextlib.contextmanager
+def _damage_explained(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        what = str(error).partition("\n")[0][:200]
+        raise ValueError(
+            f"The model's {str(place)!r} cannot be read: a file was changed or cut, or "
+            f"the supernet is built otherwise by now ({type(error).__name__}: {what}). "
+            "Extract or save the model again."
+        ) from error
 
 
 def _arrays(model: Model) -> Any:

@@ -72,7 +72,7 @@ def rematerialized(supernet: Supernet, *patterns: str) -> Supernet:
       ValueError: If a pattern matches no module.
 
     Example:
-      >>> trainer = Trainer(rematerialized(net, "layers.*"), strategy, sgd(), 0.1)
+      >>> net = rematerialized(oneshot.spaces.decoder(), "layers.*")
     """
     for pattern in patterns:
         if not fnmatch.filter(supernet.modules, pattern):

@@ -1,7 +1,8 @@
 """Training weights and a relaxed arch in turns: DARTS of first order, and GDAS.
 
-The trainer has the methods of `Trainer`, so that `fit`, checkpoints and scoring take it
-as it is; what it has learnt of the arch is the state's `strategy`, a JSON value.
+The trainer has `init`, `step` and `abstract` as `Trainer` does, so that `fit`,
+checkpoints and scoring take it as it is; what it has learnt of the arch is the state's
+`strategy`, a JSON value.
 """
 
 from __future__ import annotations

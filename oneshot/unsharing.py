@@ -47,7 +47,7 @@ def unshare(supernet: Supernet, apart: Mapping[str, Sequence[str]]) -> Supernet:
 
     Example:
       >>> net = nb_macro()
-      >>> few = unshare(net, {"2": ["1"]})         # of layer 2, for each option of 1
+      >>> few = unshare(net, {"stage1.1": ["stage1.0.op"]})  # apart for each option
       >>> few_trainer = Trainer(few, Uniform(few.space), sgd(), 0.05)
       >>> state = unshared_state(state, few)       # goes on from what was trained
     """

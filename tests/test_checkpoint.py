@@ -223,6 +223,12 @@ def test_a_saved_model_opens_again_with_its_own_weights_only(tmp_path, data):
     assert json.loads((tmp_path / "best" / "model.json").read_text())["notes"] == {
         "accuracy": 0.5
     }
+    for file in ("model.json", "weights/state/d/*"):
+        shutil.copytree(tmp_path / "best", tmp_path / file[:5])
+        [cut] = (tmp_path / file[:5]).glob(file)
+        cut.write_bytes(cut.read_bytes()[:20])
+        with pytest.raises(ValueError, match="cannot be read.*save the model again"):
+            oneshot.load(tmp_path / file[:5])
     with pytest.raises(FileNotFoundError, match="no model.json"):
         oneshot.load(tmp_path)
 

@@ -150,7 +150,7 @@ def split(
 
     Example:
       >>> weights = {}                                        # doctest: +SKIP
-      >>> for option, strategy in split(net.space, "0"):      # doctest: +SKIP
+      >>> for option, strategy in split(net.space, "stage1.0.op"):  # doctest: +SKIP
       ...     few = trainer.with_strategy(strategy, cosine(0.1, steps=2000))
       ...     state = few.init(seed=0, x=images[:64], weights=whole.weights)
       ...     for state, rows in fit(few, state, data, steps=2000):
