@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,15 +30,15 @@ class Found:
       name: The recipe.
       kept: What is kept of its scores, by seed.
       scores: The scores [n] of each seed, by rule.
-      rankings: Of the first seed, by loss: "all", "choosing", and "reporting" unless
-        all networks are to choose by.
+      rankings: By loss, of each seed: "all", "choosing", and "reporting" unless all
+        networks are to choose by.
       truth: What is known of the networks.
     """
 
     name: str
     kept: tuple[dict[str, np.ndarray], ...]
     scores: dict[str, list[np.ndarray]]
-    rankings: dict[str, Ranking]
+    rankings: tuple[dict[str, Ranking], ...]
     truth: NetworkTruth
 
     @property
@@ -60,15 +60,28 @@ class Found:
         """The rule that is best on the networks to choose by."""
         return max(self.scores, key=self.choosing)
 
+    def spread(self, rule: str) -> dict[str, Any]:
+        """Return the flat results of how far taus by a rule differ between seeds."""
+        out: dict[str, Any] = {"seeds": len(self.kept)}
+        parts = {"": slice(None), "reporting_": self.truth.reporting}
+        for part, where in parts.items():
+            if part and not len(self.truth.reporting):
+                continue
+            taus = self.taus(rule, where)
+            out |= {f"{part}tau_least": float(taus.min())}
+            out |= {f"{part}tau_most": float(taus.max())}
+        return out
+
     def row(self, truth: NetworkTruth) -> dict[str, Any]:
-        """Return flat results, all by loss unless the key says otherwise."""
+        """Return flat results, by loss unless the key says otherwise; of several seeds
+        their means."""
         first = self.kept[0]
-        out = numbers(self.rankings) | over_seeds(self.taus("loss"))
+        out = means(map(numbers, self.rankings)) | self.spread("loss")
         out |= {
             "guided": self.guided,
             "steps": int(first["steps"]),
-            "minutes": float(first["wall"]) / 60,
-            "cpu_minutes": float(first["cpu"]) / 60,
+            "minutes": float(np.mean([one["wall"] for one in self.kept])) / 60,
+            "cpu_minutes": float(np.mean([one["cpu"] for one in self.kept])) / 60,
             "device": json.loads(str(first["environment"]))["device"],
         }
         if "chosen" in first:
@@ -93,22 +106,28 @@ def collect(runs: Sequence[Run], truth: NetworkTruth) -> list[Found]:
             each = [scores_by_rule(means, truth.archs) for means in kept]
             scores = {rule: [one[rule] for one in each] for rule in each[0]}
             told = RECIPES[name].words if RECIPES[name].guided else None
-            rankings = {
-                part: ranking.guided_by(told)
-                for part, ranking in ranked(scores["loss"][0], truth).items()
-            }
+            rankings = tuple(
+                {part: r.guided_by(told) for part, r in ranked(one, truth).items()}
+                for one in scores["loss"]
+            )
             out.append(Found(name, kept, scores, rankings, truth))
     return out
 
 
-def over_seeds(taus: np.ndarray) -> dict[str, Any]:
-    """Return the flat results of taus of several supernets."""
-    return {
-        "seeds": len(taus),
-        "tau_mean": float(taus.mean()),
-        "tau_least": float(taus.min()),
-        "tau_most": float(taus.max()),
-    }
+def means(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the means over seeds of flat results; None where one of them is.
+
+    Means of the ends of intervals, too: of networks that are drawn anew, all seeds'
+    taus rise and fall together.
+    """
+    rows = list(rows)
+    out = {}
+    for key, first in rows[0].items():
+        values = [row[key] for row in rows]
+        same = all(value == first for value in values)  # such as how many networks
+        known = same or not any(value is None for value in values)
+        out[key] = first if same else float(np.mean(values)) if known else None
+    return out
 
 
 def ranked(scores: np.ndarray, truth: NetworkTruth) -> dict[str, Ranking]:
@@ -177,16 +196,20 @@ def _chosen(arch: np.ndarray, truth: NetworkTruth) -> dict[str, Any]:
 def over_uniform(found: Sequence[Found], truth: NetworkTruth) -> dict[str, Any]:
     """Return flat results of how much better recipes rank than uniform sampling.
 
-    Differences of taus of losses, of the first seed each; both taus are of the same
-    resamples of networks, so that what these share takes no part in the interval.
+    Differences of taus of losses, means over the seeds of each; both taus are of the
+    same resamples of networks, so that what these share takes no part in the interval.
     """
-    losses = {own.name: own.scores["loss"][0] for own in found}
+    losses = {own.name: own.scores["loss"] for own in found}
     if "uniform" not in losses:
         return {}
     counts = resample_counts(len(truth.archs), seed=0, resamples=RESAMPLES)
-    first, out = tau(counts, losses.pop("uniform"), truth.truth), {}
-    for name, scores in losses.items():
-        own = estimate(tau(counts, scores, truth.truth) - first)
+    taus = {
+        name: np.mean([tau(counts, one, truth.truth) for one in scores], axis=0)
+        for name, scores in losses.items()
+    }
+    first, out = taus.pop("uniform"), {}
+    for name, resampled in taus.items():
+        own = estimate(resampled - first)
         out |= {f"{name}_more": own.value, f"{name}_more_low": own.low}
         out[f"{name}_more_high"] = own.high
     return out
@@ -195,8 +218,7 @@ def over_uniform(found: Sequence[Found], truth: NetworkTruth) -> dict[str, Any]:
 def best_of(found: list[Found], truth: NetworkTruth, label: str) -> dict[str, Any]:
     """Return the results of the unguided recipe and rule that rank best.
 
-    They are chosen by the networks to choose by, as means over the seeds; intervals are
-    of the first seed.
+    They are chosen by the networks to choose by. Results of several seeds are means.
 
     Args:
       found: All recipes.
@@ -207,8 +229,8 @@ def best_of(found: list[Found], truth: NetworkTruth, label: str) -> dict[str, An
     if not unguided:
         return {}
     best = max(unguided, key=lambda own: own.choosing(own.rule))
-    own = numbers(ranked(best.scores[best.rule][0], truth))
-    own |= over_seeds(best.taus(best.rule)) | {"rule": best.rule}
+    each = [ranked(scores, truth) for scores in best.scores[best.rule]]
+    own = means(map(numbers, each)) | best.spread(best.rule) | {"rule": best.rule}
     out = {f"best_{key}{label}": value for key, value in own.items()}
     out |= {f"best{label}": best.name, f"n{label}": own["n"]}
     return out | {f"top_half_tau{label}": own["top_half_tau"]}

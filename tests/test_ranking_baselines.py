@@ -68,7 +68,7 @@ def test_recipes_are_compared_over_the_same_networks(counted):
     noise = np.random.default_rng(2).normal(size=(2, len(truth.archs)))
     scores = {"uniform": truth.truth + noise[0], "fair": truth.truth + noise[0] / 2}
     found = [
-        Found(name, (), {"loss": [one]}, {}, truth) for name, one in scores.items()
+        Found(name, (), {"loss": [one]}, (), truth) for name, one in scores.items()
     ]
     more = ranking_table.over_uniform(found, truth)
     taus = {name: kendall_tau(one, truth.truth) for name, one in scores.items()}
@@ -78,3 +78,25 @@ def test_recipes_are_compared_over_the_same_networks(counted):
     apart = truth.rank(scores["fair"], np.arange(len(truth.archs)), "all").interval
     assert more["fair_more_high"] - more["fair_more_low"] < apart[1] - apart[0]
     assert not ranking_table.over_uniform(found[1:], truth)
+
+
+def test_results_of_several_seeds_are_means(counted):
+    truth, _ = counted
+    noise = np.random.default_rng(2).normal(size=(2, len(truth.archs)))
+    scores = [truth.truth + noise[0] / 4, truth.truth + noise[1]]
+    found = Found("uniform", ({}, {}), {"loss": scores}, (), truth)
+    best = ranking_table.best_of([found], truth, "_50k")
+    everything = np.arange(len(truth.archs))
+    each = [truth.rank(one, everything, "all") for one in scores]
+    taus = [one.tau for one in each]
+    assert best["best_tau_50k"] == pytest.approx(np.mean(taus))
+    low, high = np.mean([one.interval for one in each], axis=0)
+    assert best["best_tau_low_50k"] == pytest.approx(low)
+    assert best["best_tau_high_50k"] == pytest.approx(high)
+    ends = best["best_tau_least_50k"], best["best_tau_most_50k"]
+    assert ends == pytest.approx((min(taus), max(taus))) and ends[0] < ends[1]
+    assert best["n_50k"] == len(truth.archs) and best["best_seeds_50k"] == 2
+    assert ranking_table.means([{"a": None, "b": 1.0}, {"a": 2.0, "b": 2.0}]) == {
+        "a": None,
+        "b": 1.5,
+    }
