@@ -9,6 +9,8 @@
   features, all other scored examples at a time; see `oneshot.features.Refitted`.
 - "alignment": how well classes lie apart in the features; see
   `oneshot.features.Alignment`.
+- "summed": the loss and the alignment, each over its standard deviation among the
+  networks.
 - "smoothed" and "alignment, smoothed": of losses, and of alignments; see
   `benchmarks.smoothing`.
 
@@ -79,9 +81,14 @@ def scores_by_rule(
     out = {name: -means[name].astype(float) for name in losses}
     if "accuracy" in means:
         out["accuracy"] = means["accuracy"].astype(float)
+    out["summed"] = _standardised(out["loss"]) + _standardised(out["alignment"])
     out["smoothed"] = smoothed(archs, out["loss"])
     out["alignment, smoothed"] = smoothed(archs, out["alignment"])
     return out
+
+
+def _standardised(scores: np.ndarray) -> np.ndarray:
+    return (scores - scores.mean()) / (scores.std() or 1.0)
 
 
 def least_along(values: np.ndarray) -> np.ndarray:
