@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from oneshot.functional import Tree
-from oneshot.layers import Slot
 from oneshot.nn.backend import plain_operations
 from oneshot.paths import Step
 from oneshot.shapes import freeze, shapes, thaw
+from oneshot.slots import Slot
 from oneshot.space import Choice
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from oneshot.functional import Tree
-from oneshot.layers import Slot
 from oneshot.paths import Step
 from oneshot.shapes import shapes
+from oneshot.slots import Slot
 from oneshot.space import Arch, SearchSpace
 from oneshot.supernet import Supernet, Weights, layer_key
 

@@ -17,11 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from oneshot.flattening import flatten
 from oneshot.functional import Functional, Mode, Tree, functional
-from oneshot.layers import Slot, flatten, named_layers
+from oneshot.layers import named_layers
 from oneshot.paths import Path, Step
 from oneshot.reachable import Reached, walk
 from oneshot.shapes import abstract, freeze, shapes, thaw
+from oneshot.slots import Slot
 from oneshot.space import Choice, SearchSpace
 from oneshot.weights import Weights as Weights
 

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from oneshot.layers import Apart
+from oneshot.slots import Apart
 from oneshot.space import SearchSpace
 from oneshot.supernet import Supernet, Weights
 from oneshot.train import TrainState
