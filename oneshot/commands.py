@@ -46,6 +46,8 @@ def quickstart(console: Console, out: Path, seed: int) -> None:
 def train(console: Console, out: Path, settings: RunSettings) -> None:
     """Train a supernet."""
     run = Run(out, settings, Bars(console))
+    if run.adjusted:
+        console.print(f"The run goes on with {run.adjusted}.", soft_wrap=True)
     state = run.train(_again(out, run.settings))
     run.report()
     rows = run.directory.metrics()[-50:]

@@ -32,7 +32,7 @@ from oneshot.optimizer import adamw, muon, sgd
 from oneshot.progress import Bars, Report
 from oneshot.report import render
 from oneshot.resources import Resources
-from oneshot.run_checks import check_content, check_same, kept, settings_of
+from oneshot.run_checks import adjusted, check_content, check_same, kept, settings_of
 from oneshot.rundir import RunDirectory
 from oneshot.searched import is_current, last_trials, ranking_score
 from oneshot.searching import Result
@@ -60,6 +60,9 @@ class Run:
       settings: What it is; None reads them from the directory.
       bars: Shows progress.
 
+    Attributes:
+      adjusted: What it does from now on otherwise than so far, in words.
+
     Raises:
       FileNotFoundError: If there are no settings and the directory holds no run.
       ValueError: If the directory holds a run of other settings.
@@ -68,13 +71,14 @@ class Run:
     def __init__(self, directory: str | Path, settings: RunSettings | None, bars: Bars):
         self.directory, self.bars = RunDirectory(directory), bars
         use_compilation_cache()
-        stored = self.directory.read("config.json")
+        stored, self.adjusted = self.directory.read("config.json"), ""
         if settings is None:
             stored = self.directory.require().read("config.json")
             settings = RunSettings.from_json(settings_of(self.directory, stored))
         elif stored is not None:
             own = settings_of(self.directory, stored)
             settings = kept(own, settings)
+            self.adjusted = adjusted(own, settings)
             check_same(self.directory.path, own, settings, self._is_finished(settings))
         self.settings = settings
 

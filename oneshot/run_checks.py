@@ -53,6 +53,14 @@ def kept(stored: dict[str, Any], settings: RunSettings) -> RunSettings:
     return dataclasses.replace(settings, **{k: getattr(own, k) for k in unnamed})
 
 
+def adjusted(stored: dict[str, Any], settings: RunSettings) -> str:
+    """Return what a run that goes on does otherwise than before, in words, or ""."""
+    now, own = settings.to_json(), RunSettings.from_json(stored).to_json()
+    return ", ".join(
+        f"{k} {now[k]} instead of {own[k]}" for k in _ADJUSTABLE if now[k] != own[k]
+    )
+
+
 def check_same(
     path: Path, stored: dict[str, Any], settings: RunSettings, finished: bool
 ) -> None:

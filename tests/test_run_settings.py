@@ -183,8 +183,11 @@ def test_a_run_keeps_its_rate_unless_another_is_named(tmp_path):
     own = RunSettings(learning_rate=0.02, clip_norm=2.0)
     (tmp_path / "config.json").write_text(json.dumps({"run": own.to_json()}))
     for asked, rate in ((RunSettings(), 0.02), (RunSettings(learning_rate=0.05), 0.05)):
-        found = Run(tmp_path, asked, QUIET).settings
-        assert (found.learning_rate, found.clip_norm) == (rate, 2.0)
+        run = Run(tmp_path, asked, QUIET)
+        found = run.settings.learning_rate, run.settings.clip_norm
+        assert found == (rate, 2.0)
+        words = "" if rate == 0.02 else "learning_rate 0.05 instead of 0.02"
+        assert run.adjusted == words
 
 
 def test_other_data_than_a_run_was_trained_on_is_refused(tmp_path):
