@@ -21,7 +21,7 @@ fifth of the examples, to try recipes; what it finds is kept apart and not writt
 The best recipe and rule of scoring (`benchmarks.scoring_rules`) are chosen by the mean
 over supernet seeds on the networks to choose by; `best_reporting_tau` is of networks
 that nothing was chosen by, `best_tau` of all. Of a recipe that ran with several seeds
-all results are means over them, beside the least and the greatest tau.
+taus, shares and minutes are means over them, beside the least and the greatest tau.
 
 The images that rank NAS-Bench-Macro and NAS-Bench-201 are of the test set that their
 truth was measured on, so its noise is partly shared; subnets trained with other images
@@ -109,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         label = "50k_" if images == LARGE else ""
         for own in found:
             words = own.rankings[0]["all"].words()
-            console.print(f"{label}{own.name}: {words}\n", soft_wrap=True)
+            first = ", its first seed" if len(own.kept) > 1 else ""
+            console.print(f"{label}{own.name}{first}: {words}\n", soft_wrap=True)
             flat |= {label + k: v for k, v in own.row(truth).items()}
         more = over_uniform(found, truth)
         flat |= {label + key: value for key, value in more.items()}

@@ -61,8 +61,8 @@ def _best(found: Mapping[str, Any], label: str, words: str) -> list[str]:
     rule = found[f"best_rule{label}"]
     for key in ("top_half_tau", "tenth_tau", "partial_tau"):
         own[key] = own[f"reporting_{key}"]
-    for key in ("tau_least", "tau_most"):
-        own[key] = own[f"reporting_{key}"]
+    if own["seeds"] > 1:
+        own |= {k: own[f"reporting_{k}"] for k in ("tau_least", "tau_most")}
     text = f"**chosen: {RECIPES[recipe].words}{words}, by {rule}; the other networks**"
     return [_line(text, own, "reporting")]
 

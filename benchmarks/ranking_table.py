@@ -73,8 +73,8 @@ class Found:
         return out
 
     def row(self, truth: NetworkTruth) -> dict[str, Any]:
-        """Return flat results, by loss unless the key says otherwise; of several seeds
-        their means."""
+        """Return flat results, by loss unless the key says otherwise; taus and minutes
+        of several seeds are means."""
         first = self.kept[0]
         out = means(map(numbers, self.rankings)) | self.spread("loss")
         out |= {

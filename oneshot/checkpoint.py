@@ -7,6 +7,7 @@ what is not an array (step, seed, strategy, space) is JSON beside them.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,12 @@ def restore(
             )
         with _damage_explained(directory, found, steps):
             metadata = checkpointer.metadata(found).custom_metadata
-            space, stored = metadata["fingerprint"], metadata["arrays"]
+            space, stored = metadata["fingerprint"], metadata.get("arrays")
+        if stored is None:
+            raise ValueError(
+                f"The checkpoint in {str(directory)!r} was saved by an earlier version "
+                "of oneshot, which did not list its arrays. Go on with that version."
+            )
         _check_space(directory, trainer.supernet, space, metadata)
         _check_strategy(directory, trainer, metadata["strategy"])
         like = _like(trainer)
@@ -136,17 +142,19 @@ def restore(
 
 @contextlib.contextmanager
 def _damage_explained(directory: Any, step: int, steps: list[int]) -> Iterator[None]:
-    """Say which checkpoint cannot be read, and what is left."""
+    """Say which checkpoint cannot be read, and which others there are."""
     try:
         yield
     except Exception as error:
-        older = [other for other in steps if other < step]
+        if isinstance(error, MemoryError | PermissionError) or _is_out_of_memory(error):
+            raise
+        others = [other for other in steps if other != step]
         place = str(Path(directory) / str(step))
-        instead = (
-            f"Remove {place!r} to go on from step {max(older)}, or pass `step`."
-            if older
-            else "There is no older one, so train again, in another directory."
-        )
+        instead = "There is no other one, so train again, in another directory."
+        if others:
+            instead = f"Pass another `step`; there are {others}."
+        if others and step == max(steps):
+            instead = f"Move {place!r} away to go on from step {max(others)}. {instead}"
         what = str(error).partition("\n")[0][:200]
         raise ValueError(
             f"The checkpoint {place!r} cannot be read, perhaps because a disk was full "
@@ -154,18 +162,36 @@ def _damage_explained(directory: Any, step: int, steps: list[int]) -> Iterator[N
         ) from error
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
 def _check_strategy(directory: Any, trainer: Trainer, stored: Any) -> None:
-    """Raise if a strategy could not go on from the state of another kind."""
-    strategy = getattr(trainer, "strategy", None)
-    ours = [] if strategy is None else jax.tree.map(_plain, strategy.init())
-    if _kind(ours) != _kind(stored):
-        name = type(trainer if strategy is None else strategy).__name__
-        raise ValueError(
-            f"The checkpoint in {str(directory)!r} is of another strategy: its state "
-            f"is {_kind(stored)}, that of {name} {_kind(ours)}. Restore with a trainer "
-            "of that run's strategy; to go on with another one, replace the state's "
-            "`strategy` by its `init()`."
-        )
+    """Raise if a strategy could not go on from the state of another kind.
+
+    A strategy may start with nothing and learn what to keep, so only what it starts
+    with is looked for.
+    """
+    strategy = getattr(trainer, "strategy", None)  # others keep a state of their own
+    ours = None if strategy is None else _as_json(strategy.init())
+    if not ours or _is_kind(ours, stored):
+        return
+    raise ValueError(
+        f"The checkpoint in {str(directory)!r} is of another strategy: its state is "
+        f"{_kind(stored)}, that of {type(strategy).__name__} {_kind(ours)}. Restore "
+        "with a trainer of that run's strategy; to go on with another one, replace the "
+        "state's `strategy` by its `init()`."
+    )
+
+
+def _as_json(state: Any) -> Any:
+    return json.loads(json.dumps(jax.tree.map(_plain, state)))
+
+
+def _is_kind(ours: Any, stored: Any) -> bool:
+    if isinstance(ours, dict):
+        return isinstance(stored, dict) and set(ours) <= set(stored)
+    return isinstance(ours, list) == isinstance(stored, list) and stored is not None
 
 
 def _kind(state: Any) -> str:

@@ -109,7 +109,7 @@ def _front_json(run: Run, found: Result) -> dict[str, Any]:
         for trial in found.front
     ]
     names = [objective.name for objective in found.objectives]
-    return {"scored": len(found.trials), "minimised": names, "front": rows}
+    return {"trials": len(found.trials), "minimised": names, "front": rows}
 
 
 def _front(run: Run, found: Result, settings: SearchSettings) -> Table:

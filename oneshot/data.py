@@ -82,7 +82,7 @@ class Data:
           seed: Decides which examples are taken.
 
         Raises:
-          ValueError: If a split is empty, lengths or the shapes of examples differ, a
+          ValueError: If a split is empty, lengths differ, or axes of two splits do, a
             number is not finite, or `calibrate` is below 1.
 
         Example:
@@ -268,13 +268,18 @@ def checked(name: str, arrays: tuple[Any, Any]) -> Split:
 
 
 def _check_alike(train: Split, name: str, split: Split) -> None:
-    """Raise if examples of a split have another shape than those of training."""
-    ours, theirs = ([list(a.shape[1:]) for a in s] for s in (train, split))
-    if ours != theirs:
+    """Raise if examples of a split are of another form than those of training.
+
+    Sequences may be longer, and labels of one split shares of the classes.
+    """
+    same_kind = train.y.dtype.kind == split.y.dtype.kind
+    differ = train.x.ndim != split.x.ndim
+    if differ or (same_kind and train.y.ndim != split.y.ndim):
+        ours, theirs = ([list(a.shape[1:]) for a in s] for s in (train, split))
         raise ValueError(
             f"Examples of the {name} split have the shape {theirs[0]} and targets "
             f"{theirs[1]}, but those of the train split {ours[0]} and {ours[1]}. Bring "
-            "all splits to one shape."
+            "all splits to one form."
         )
 
 

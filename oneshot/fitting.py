@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import jax
 
+from oneshot.augment import as_augment
 from oneshot.data import Batches, Data
 from oneshot.engine import Engine
 from oneshot.losses import Metric, check_labels, check_shape
@@ -142,7 +143,17 @@ def check_data(trainer: Trains, data: Data, batch_size: int) -> None:
     loss = plain(trainer.metrics["loss"])
     for split in (data.train, data.validate, *other):
         check_labels(outputs, split.y, loss)
-    check_shape("loss", loss, outputs, data.train.y)
+    check_shape("loss", loss, outputs, _batch_targets(data, x))
+
+
+def _batch_targets(data: Data, x: jax.ShapeDtypeStruct) -> Any:
+    """Return abstract targets of a batch x, as its augmentation leaves them."""
+    y = jax.ShapeDtypeStruct((x.shape[0], *data.train.y.shape[1:]), data.train.y.dtype)
+    augment = as_augment(data.augment)
+    if augment is None:
+        return y
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(augment, key, x, y)[1]
 
 
 def _check_finite(rows: list[dict[str, Any]]) -> None:

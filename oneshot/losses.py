@@ -165,13 +165,13 @@ def check_shape(name: str, metric: Metric, outputs: Any, targets: Any) -> None:
       name: What the metric is called.
       metric: `(outputs, targets) -> [n]`.
       outputs: Abstract outputs for n examples.
-      targets: Host or device targets of at least one; only shape and dtype matter.
+      targets: Theirs; only shapes and dtypes matter.
 
     Raises:
       ValueError: If it returns another shape.
     """
-    n = jax.tree.leaves(outputs)[0].shape[0]
-    like = jax.ShapeDtypeStruct((n, *targets.shape[1:]), targets.dtype)
+    n = len(targets)
+    like = jax.ShapeDtypeStruct(targets.shape, targets.dtype)
     found = jax.eval_shape(metric, outputs, like)
     shapes = [list(leaf.shape) for leaf in jax.tree.leaves(found)]
     if shapes != [[n]]:

@@ -38,9 +38,9 @@ def of_settings(settings: ProfileSettings) -> Profile:
         if settings.input_shape is not None:
             raise
         raise ValueError(
-            f"{error} Those are of the data {settings.data!r}; --input-shape names "
-            "another shape, such as 32 32 3, and --input-dtype another type, such as "
-            "int32 for tokens."
+            f"{error} (The input was taken to be that of the data {settings.data!r}; "
+            "--input-shape names another shape, such as 32 32 3, and --input-dtype "
+            "another type, such as int32 for tokens.)"
         ) from error
     return profile(
         net,

@@ -103,8 +103,9 @@ class Result:
         if name != "loss" and any(name in t.scores for t in self.trials):
             raise ValueError(
                 f"{name!r} was not searched for, so whether more of it is better is "
-                "not known. Say so, and ask again: Result(found.trials, "
-                f"(*found.objectives, Objective({name!r}, direction='max')))."
+                f"not known. Say so by Objective({name!r}, direction=...), 'min' or "
+                "'max': pass it in place of the name; for a limit, ask "
+                "Result(found.trials, (*found.objectives, that))."
             )
         return Objective(name)
 

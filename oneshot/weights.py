@@ -45,4 +45,5 @@ def check_weights(weights: Any) -> None:
 
 
 def _is_deleted(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and leaf.is_deleted()
+    traced = isinstance(leaf, jax.core.Tracer)  # has no memory to be used again
+    return isinstance(leaf, jax.Array) and not traced and leaf.is_deleted()

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from orbax.checkpoint import v1 as ocp
 
 import oneshot
 from oneshot import Elastic, Identity, OneOf, Supernet
@@ -141,6 +142,48 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, data):
         restore(tmp_path / "run", fixed)
 
 
+class Learning:
+    """A strategy that starts with little and keeps more as it goes."""
+
+    def __init__(self, start):
+        self.start = start
+
+    def init(self):
+        return self.start
+
+    plan, observe = oneshot.Fixed.plan, oneshot.Fixed.observe
+
+
+@pytest.mark.parametrize(
+    "start, later",
+    [
+        (None, {"a": 1}),
+        ({}, {"a": 1}),
+        ((), [1]),
+        (0, 0.5),
+        ({"a": 0}, {"a": 1, "b": 2}),
+    ],
+)
+def test_a_strategy_may_learn_what_to_keep(tmp_path, start, later):
+    net = dense()
+    trainer = make_trainer(net).with_strategy(Learning(start), 0.1)
+    state = trainer.init(0, np.zeros((4, 5), np.float32))
+    save(tmp_path / "run", net, state._replace(strategy=later))
+    assert restore(tmp_path / "run", trainer).strategy == later
+
+
+def test_running_out_of_memory_is_no_damage(saved_twice, monkeypatch):
+    trainer, directory = saved_twice
+    for error in (MemoryError("no"), RuntimeError("RESOURCE_EXHAUSTED: no")):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(ocp.training.Checkpointer, "load", fail)
+        with pytest.raises(type(error), match="no"):
+            restore(directory, trainer)
+
+
 DAMAGE = {
     "metadata": "_CHECKPOINT_METADATA",
     "arrays": "state/d/*",
@@ -163,11 +206,11 @@ def test_a_damaged_checkpoint_is_told_from_another_and_an_older_one_is_named(
     file.write_bytes(file.read_bytes()[:40])
     if removed:
         file.unlink()
-    with pytest.raises(ValueError, match="cannot be read.*Remove .*1' to go on from"):
+    with pytest.raises(ValueError, match="read.*Move .*1' away to go on from step 0"):
         restore(tmp_path / "run", trainer)
     assert restore(tmp_path / "run", trainer, step=0).step == 0
     shutil.rmtree(tmp_path / "run" / "0")
-    with pytest.raises(ValueError, match="cannot be read.*There is no older one"):
+    with pytest.raises(ValueError, match="cannot be read.*There is no other one"):
         restore(tmp_path / "run", trainer)
 
 

@@ -96,7 +96,7 @@ def test_json_holds_what_another_program_goes_on_with(run, tmp_path, capsys):
     capsys.readouterr()
     assert main([*search, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["scored"], found["minimised"]) == (4, ["loss", "macs"])
+    assert (found["trials"], found["minimised"]) == (4, ["loss", "macs"])
     macs = [row["costs"]["macs"] for row in found["front"]]
     assert macs == sorted(macs, reverse=True)  # the lowest loss comes first
     last = found["front"][-1]

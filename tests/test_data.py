@@ -101,7 +101,7 @@ BAD = {
     "all held out": ((X, Y), {"validate": 1.0}, "share between 0 and 1"),
     "bad test": ((X, Y), {"test": (X, Y[:2])}, "test split needs as many"),
     "shape of x": ((X, Y), {"test": (X[:, 0], Y)}, r"test split have the shape \[\]"),
-    "shape of y": ((X, Y), {"validate": (X, X)}, r"targets \[1\], but .* and \[\]"),
+    "shape of y": ((X, X), {"validate": (X, X[:, 0])}, r"targets \[\], but .*\[1\]"),
     "no calibration": ((X, Y), {"calibrate": 0}, "at least 1 example, but got 0"),
     "negative": ((X, Y), {"calibrate": -5}, "at least 1 example, but got -5"),
     "bad validate": ((X, Y), {"validate": (X[:0], Y[:0])}, "validate split is empty"),
@@ -112,6 +112,13 @@ BAD = {
 def test_bad_arrays_are_refused_in_words(train, options, message):
     with pytest.raises(ValueError, match=message):
         Data.from_arrays(train, **options)
+
+
+def test_splits_may_be_of_longer_sequences_and_of_labels_that_are_shares():
+    shares = np.eye(6, dtype=np.float32)
+    long = np.zeros((4, 9, 1), np.float32), np.zeros(4, int)
+    data = Data.from_arrays((X[:, None], shares), validate=long)
+    assert (data.train.y.shape, data.validate.x.shape) == ((6, 6), (4, 9, 1))
 
 
 def test_a_nan_is_found_at_its_example():

@@ -235,6 +235,16 @@ def test_what_is_no_weights_is_refused(mixed):
             use(state.weights)
 
 
+def test_a_model_may_be_extracted_while_tracing(mixed):
+    x = mixed.reference.batch(4)[0]
+
+    def arrays(weights):
+        model = extract(mixed.net, weights, mixed.archs[0], x, recalibrate=False)
+        return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+    assert jax.tree.leaves(jax.eval_shape(arrays, mixed.net.abstract()))
+
+
 def test_training_data_may_be_scored_too(mixed):
     train = mixed.again(split="train")
     assert train(mixed.weights, mixed.archs[:1]).n == 20

@@ -230,7 +230,7 @@ def test_the_command_prints_a_table_json_or_the_nearest_value(capsys):
     assert "that is the nearest feasible value" in message
     assert len(message.strip().splitlines()) == 1
     assert main(["profile", "--supernet", "decoder"]) == 2
-    assert "Those are of the data 'digits'; --input-shape" in capsys.readouterr().err
+    assert "to be that of the data 'digits'; --input" in capsys.readouterr().err
     assert main(["profile", "--input-shape", "8", "0", "1"]) == 2
     assert "--input-shape" in capsys.readouterr().err
     assert main([*command, "--input-dtype", "float33"]) == 2

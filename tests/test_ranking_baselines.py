@@ -78,6 +78,9 @@ def test_recipes_are_compared_over_the_same_networks(counted):
     apart = truth.rank(scores["fair"], np.arange(len(truth.archs)), "all").interval
     assert more["fair_more_high"] - more["fair_more_low"] < apart[1] - apart[0]
     assert not ranking_table.over_uniform(found[1:], truth)
+    both = Found("fair", (), {"loss": [scores["fair"], scores["uniform"]]}, (), truth)
+    half = ranking_table.over_uniform([found[0], both], truth)
+    np.testing.assert_allclose(half["fair_more"], more["fair_more"] / 2)
 
 
 def test_results_of_several_seeds_are_means(counted):

@@ -80,6 +80,9 @@ def test_logits_that_are_too_large_lose_nothing_once_calibrated():
         {**kept(means), "alignment": 9 * -rules["alignment"]}, ARCHS[:4]
     )
     np.testing.assert_allclose(scaled["summed"], rules["summed"])
+    parts = rules["loss"], rules["alignment"]
+    want = sum((part - part.mean()) / part.std() for part in parts)
+    np.testing.assert_allclose(rules["summed"], want)
     # Of features neither scale nor mean matters.
     assert np.ptp(rules["alignment"]) < 1e-4 < rules["alignment"].min()
     assert np.ptp(rules["loss"]) > 0.05 > 40 * np.ptp(rules["calibrated"])

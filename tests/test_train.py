@@ -1,5 +1,7 @@
 """Training as a function of the seed: the loop, the schedule, what stops it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,6 +133,16 @@ def test_a_mean_over_examples_is_refused_before_training(mixed):
     trainer = Trainer(net, Uniform(net.space), sgd, LR, loss=mean)
     with pytest.raises(ValueError, match=r"'loss' returns one number.*returned \[\]"):
         run(trainer, start(trainer, weights), reference.data(), 2)
+
+
+def test_a_loss_may_need_the_targets_that_augmentation_makes(mixed):
+    reference, net, weights = mixed
+    soft = lambda outputs, y: optax.softmax_cross_entropy(outputs, y)  # noqa: E731
+    trainer = Trainer(net, Uniform(net.space), sgd, LR, loss=soft)
+    shares = lambda key, x, y: (x, jax.nn.one_hot(y, 5))  # noqa: E731
+    data = dataclasses.replace(reference.data(), augment=shares)
+    state, _ = run(trainer, start(trainer, weights), data, 1)
+    assert state.step == 1
 
 
 @pytest.mark.parametrize("option", ["accumulate", "every"])
