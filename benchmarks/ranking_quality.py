@@ -90,9 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.environ["ONESHOT_DATA"] = str(args.data)
     space = SPACES[args.space]
     try:
-        truth, data = space.truth(args.data), space.data(args.data, args.images)
+        truth = space.truth(args.data)
     except ValueError as error:  # a file is missing, or not whole
         raise SystemExit(str(error)) from error
+    data = _data(args, args.images)
     if args.short < 1:
         truth, data = _fewer(truth, data)
     for name in space.recipes if args.recipes is None else args.recipes:
@@ -100,11 +101,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             scored(_run(args, name, seed, args.images, truth, data), console)
             jax.clear_caches()
     flat = {"space": args.space, **free(truth, space.make().space)}
-    for images in (SMALL, LARGE):
-        runs = [
-            _run(args, name, seed, images, truth, data)
-            for name, seed in _kept(_run(args, "", 0, images, truth, data).scores)
-        ]
+    for images in (SMALL, LARGE) if args.short == 1 else (args.images,):
+        kept = _kept(_run(args, "", 0, images, truth, data).scores)
+        own = data
+        if kept and images != args.images:  # scores know what they were trained on
+            own = _data(args, images)
+        runs = [_run(args, name, seed, images, truth, own) for name, seed in kept]
         found = collect(runs, truth)
         label = "50k_" if images == LARGE else ""
         for own in found:
@@ -118,6 +120,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             console.print(show(found, truth, flat))
             flat |= best_of(found, truth, "_50k" if images == LARGE else "")
     results.write(args.json, flat)
+
+
+def _data(args: argparse.Namespace, images: int) -> Data:
+    try:
+        return SPACES[args.space].data(args.data, images)
+    except ValueError as error:  # a file is missing, or not whole
+        raise SystemExit(str(error)) from error
 
 
 def _fewer(truth: NetworkTruth, data: Data) -> tuple[NetworkTruth, Data]:

@@ -103,6 +103,35 @@ def test_recipes_are_trained_scored_and_reported(small, tmp_path, capsys, monkey
             ranking_quality.main([*folder, "--recipes", *names])
 
 
+def test_scores_of_both_numbers_of_images_are_collected(small, tmp_path, monkeypatch):
+    """Each knows the data that it was trained on."""
+
+    def data(_, number):
+        x, y = small_images().train
+        own = Split(x + number, y)
+        return dataclasses.replace(small_images(), train=own)
+
+    budget = dataclasses.replace(small.settings, steps_large=8)
+    space = dataclasses.replace(small, data=data, settings=budget)
+    monkeypatch.setitem(SPACES, "nb_macro", space)
+    out, rng = tmp_path / "results.json", np.random.default_rng(0)
+    folder = ["--directory", str(tmp_path / "runs"), "--json", str(out)]
+    names = "loss", "calibrated", "refitted", "alignment", "accuracy"
+    for number in (10_000, 50_000):
+        args = ranking_quality.arguments([*folder, "--images", str(number)])
+        truth, own = space.truth(None), data(None, number)
+        run = ranking_quality._run(args, "uniform", 0, number, truth, own)
+        arrays = {name: rng.normal(size=KEPT).astype(np.float32) for name in names}
+        arrays |= {"wall": 60.0, "cpu": 60.0, "steps": run.settings.steps}
+        arrays |= {"digest": run.digest, "environment": json.dumps({"device": "here"})}
+        run.scores.parent.mkdir(parents=True)
+        np.savez(run.scores, **arrays)
+    ranking_quality.main([*folder, "--recipes"])
+    found = json.loads(out.read_text())
+    assert {"uniform_tau", "best_tau", "50k_uniform_tau", "best_tau_50k"} <= set(found)
+    assert ", 50,000 images" in ranking_readme.table(found)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
 def test_a_tenth_of_a_training_ranks_our_own_truth(data_dir, tmp_path, monkeypatch):
