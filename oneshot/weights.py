@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import Tracer
 
 from oneshot.functional import Tree
 
@@ -45,5 +46,5 @@ def check_weights(weights: Any) -> None:
 
 
 def _is_deleted(leaf: Any) -> bool:
-    traced = isinstance(leaf, jax.core.Tracer)  # has no memory to be used again
+    traced = isinstance(leaf, Tracer)  # has no memory to be used again
     return isinstance(leaf, jax.Array) and not traced and leaf.is_deleted()
