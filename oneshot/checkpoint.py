@@ -123,13 +123,15 @@ def restore(
             )
         with _damage_explained(directory, found, steps):
             metadata = checkpointer.metadata(found).custom_metadata
-            space, stored = metadata["fingerprint"], metadata.get("arrays")
+            if not metadata:
+                raise ValueError("nothing is left of what describes it")
+        stored = metadata.get("arrays")
         if stored is None:
             raise ValueError(
                 f"The checkpoint in {str(directory)!r} was saved by an earlier version "
                 "of oneshot, which did not list its arrays. Go on with that version."
             )
-        _check_space(directory, trainer.supernet, space, metadata)
+        _check_space(directory, trainer.supernet, metadata)
         _check_strategy(directory, trainer, metadata["strategy"])
         like = _like(trainer)
         _check_shapes(directory, like, stored)
@@ -201,10 +203,8 @@ def _kind(state: Any) -> str:
     return "empty" if state is None else f"a {type(state).__name__}"
 
 
-def _check_space(
-    directory: Any, supernet: Supernet, fingerprint: str, metadata: dict[str, Any]
-) -> None:
-    if fingerprint != supernet.space.fingerprint:
+def _check_space(directory: Any, supernet: Supernet, metadata: dict[str, Any]) -> None:
+    if (fingerprint := metadata["fingerprint"]) != supernet.space.fingerprint:
         theirs = [c["name"] for c in metadata["space"]["choices"]]
         ours = [c.name for c in supernet.space.choices]
         raise ValueError(
