@@ -6,9 +6,8 @@ what is not an array (step, seed, strategy, space) is JSON beside them.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from oneshot import damage
 from oneshot.engine import Engine
 from oneshot.placement import Kind
 from oneshot.supernet import Supernet, Weights
@@ -121,7 +121,7 @@ def restore(
                 f"{str(directory)!r} has checkpoints of the steps {steps}, not of "
                 f"{found}."
             )
-        with _damage_explained(directory, found, steps):
+        with damage.explained(_damage(directory, found, steps)):
             metadata = checkpointer.metadata(found).custom_metadata
             if not metadata:
                 raise ValueError("nothing is left of what describes it")
@@ -135,37 +135,26 @@ def restore(
         _check_strategy(directory, trainer, metadata["strategy"])
         like = _like(trainer)
         _check_shapes(directory, like, stored)
-        with _damage_explained(directory, found, steps):
+        with damage.explained(_damage(directory, found, steps)):
             arrays = checkpointer.load(found, like)
     weights = Weights(arrays["params"], arrays["state"])
     numbers = metadata["step"], metadata["seed"]
     return TrainState(*numbers, weights, arrays["optimizer"], metadata["strategy"])
 
 
-@contextlib.contextmanager
-def _damage_explained(directory: Any, step: int, steps: list[int]) -> Iterator[None]:
-    """Say which checkpoint cannot be read, and which others there are."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, MemoryError | PermissionError) or _is_out_of_memory(error):
-            raise
-        others = [other for other in steps if other != step]
-        place = str(Path(directory) / str(step))
-        instead = "There is no other one, so train again, in another directory."
-        if others:
-            instead = f"Pass another `step`; there are {others}."
-        if others and step == max(steps):
-            instead = f"Move {place!r} away to go on from step {max(others)}. {instead}"
-        what = str(error).partition("\n")[0][:200]
-        raise ValueError(
-            f"The checkpoint {place!r} cannot be read, perhaps because a disk was full "
-            f"or a file was changed ({type(error).__name__}: {what}). {instead}"
-        ) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return "RESOURCE_EXHAUSTED" in str(error)
+def _damage(directory: Any, step: int, steps: list[int]) -> Callable[[str], str]:
+    """Return words for a checkpoint that cannot be read, and for what there is else."""
+    others = [other for other in steps if other != step]
+    place = str(Path(directory) / str(step))
+    instead = "There is no other one, so train again, in another directory."
+    if others:
+        instead = f"Pass another `step`; there are {others}."
+    if others and step == max(steps):
+        instead = f"Move {place!r} away to go on from step {max(others)}. {instead}"
+    return lambda what: (
+        f"The checkpoint {place!r} cannot be read, perhaps because a disk was full "
+        f"or a file was changed ({what}). {instead}"
+    )
 
 
 def _check_strategy(directory: Any, trainer: Trainer, stored: Any) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from oneshot import damage
 from oneshot.extraction import Model, extract
 from oneshot.factories import Factory
 
@@ -100,7 +100,7 @@ def load(directory: str | Path) -> Model:
             f"There is no model in {str(directory)!r}: it has no model.json. Name the "
             "directory that the model was saved to, such as runs/quickstart/best."
         )
-    with _damage_explained(path / "model.json"):
+    with damage.explained(_damage(path / "model.json")):
         described = json.loads((path / "model.json").read_text())
         x = jnp.zeros((1, *described["input_shape"]), described["input_dtype"])
         factory, arch = Factory(**described["factory"]), described["arch"]
@@ -113,23 +113,18 @@ def load(directory: str | Path) -> Model:
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
         _arrays(model),
     )
-    with _damage_explained(path / "weights"):
+    with damage.explained(_damage(path / "weights")):
         arrays = ocp.load(str(path / "weights"), like)
     nnx.replace_by_pure_dict(rest, _numbered(arrays))
     return nnx.merge(graphdef, rng, rest)
 
 
-@contextlib.contextmanager
-def _damage_explained(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        what = str(error).partition("\n")[0][:200]
-        raise ValueError(
-            f"The model's {str(place)!r} cannot be read: a file was changed or cut, or "
-            f"the supernet is built otherwise by now ({type(error).__name__}: {what}). "
-            "Extract or save the model again."
-        ) from error
+def _damage(place: Path) -> Callable[[str], str]:
+    return lambda what: (
+        f"The model's {str(place)!r} cannot be read: a file was changed or cut, or "
+        f"the supernet is built otherwise by now ({what}). "
+        "Extract or save the model again."
+    )
 
 
 def _arrays(model: Model) -> Any:
