@@ -63,8 +63,15 @@ def _best(found: Mapping[str, Any], label: str, words: str) -> list[str]:
         own[key] = own[f"reporting_{key}"]
     if own["seeds"] > 1:
         own |= {k: own[f"reporting_{k}"] for k in ("tau_least", "tau_most")}
-    text = f"**chosen: {RECIPES[recipe].words}{words}, by {rule}; the other networks**"
-    return [_line(text, own, "reporting")]
+    text = f"chosen: {RECIPES[recipe].words}{words}, by {rule}; the other networks"
+    lines = [_line(f"**{text}**", own, "reporting")]
+    together = _own(own, "together_", "")
+    if together:
+        for key in ("top_half_tau", "tenth_tau", "partial_tau"):
+            together[key] = together[f"reporting_{key}"]
+        text = f"the same, {own['seeds']} supernets' scores together"
+        lines.append(_line(f"**{text}**", together | {"seeds": 1}, "reporting"))
+    return lines
 
 
 def _own(found: Mapping[str, Any], prefix: str, label: str) -> dict[str, Any]:

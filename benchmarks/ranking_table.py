@@ -14,7 +14,7 @@ from benchmarks.network_truth import NetworkTruth
 from benchmarks.ranking_baselines import free_words, known
 from benchmarks.ranking_recipes import RECIPES
 from benchmarks.ranking_run import Run, scores_of
-from benchmarks.scoring_rules import scores_by_rule
+from benchmarks.scoring_rules import scores_by_rule, standardised
 from oneshot.correlations import kendall_tau
 from oneshot.diagnostics import Ranking
 from oneshot.rank_statistics import estimate, resample_counts, tau
@@ -71,6 +71,19 @@ class Found:
             out |= {f"{part}tau_least": float(taus.min())}
             out |= {f"{part}tau_most": float(taus.max())}
         return out
+
+    def together(self, rule: str) -> dict[str, Any]:
+        """Return the flat results of what supernets of several seeds say together.
+
+        Each network's score is the mean over them, each one's over its standard
+        deviation; minutes are those of all. Empty where there is one seed.
+        """
+        if len(self.kept) == 1:
+            return {}
+        scores = np.mean([standardised(s) for s in self.scores[rule]], axis=0)
+        own = numbers(ranked(scores, self.truth))
+        own["cpu_minutes"] = float(sum(one["cpu"] for one in self.kept)) / 60
+        return {f"together_{key}": value for key, value in own.items()}
 
     def row(self, truth: NetworkTruth) -> dict[str, Any]:
         """Return flat results, by loss unless the key says otherwise; taus and minutes
@@ -218,7 +231,8 @@ def over_uniform(found: Sequence[Found], truth: NetworkTruth) -> dict[str, Any]:
 def best_of(found: list[Found], truth: NetworkTruth, label: str) -> dict[str, Any]:
     """Return the results of the unguided recipe and rule that rank best.
 
-    They are chosen by the networks to choose by. Results of several seeds are means.
+    They are chosen by the networks to choose by. Results of several seeds are means;
+    what their supernets say together has keys of its own.
 
     Args:
       found: All recipes.
@@ -231,6 +245,7 @@ def best_of(found: list[Found], truth: NetworkTruth, label: str) -> dict[str, An
     best = max(unguided, key=lambda own: own.choosing(own.rule))
     each = [ranked(scores, truth) for scores in best.scores[best.rule]]
     own = means(map(numbers, each)) | best.spread(best.rule) | {"rule": best.rule}
+    own |= best.together(best.rule)
     out = {f"best_{key}{label}": value for key, value in own.items()}
     out |= {f"best{label}": best.name, f"n{label}": own["n"]}
     return out | {f"top_half_tau{label}": own["top_half_tau"]}

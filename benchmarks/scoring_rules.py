@@ -81,13 +81,14 @@ def scores_by_rule(
     out = {name: -means[name].astype(float) for name in losses}
     if "accuracy" in means:
         out["accuracy"] = means["accuracy"].astype(float)
-    out["summed"] = _standardised(out["loss"]) + _standardised(out["alignment"])
+    out["summed"] = standardised(out["loss"]) + standardised(out["alignment"])
     out["smoothed"] = smoothed(archs, out["loss"])
     out["alignment, smoothed"] = smoothed(archs, out["alignment"])
     return out
 
 
-def _standardised(scores: np.ndarray) -> np.ndarray:
+def standardised(scores: np.ndarray) -> np.ndarray:
+    """Return scores [n] less their mean, over their standard deviation."""
     return (scores - scores.mean()) / (scores.std() or 1.0)
 
 

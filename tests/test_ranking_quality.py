@@ -17,8 +17,10 @@ from benchmarks import (
 from benchmarks.ranking_recipes import RECIPES, Settings, digest
 from benchmarks.ranking_run import Run
 from benchmarks.ranking_spaces import SPACES
+from benchmarks.ranking_table import Found
 from oneshot import Data, checkpoint
 from oneshot.augment import crop
+from oneshot.correlations import kendall_tau
 from oneshot.data import Split
 from oneshot.evaluate import Evaluator
 from oneshot.spaces import nb_macro
@@ -117,19 +119,39 @@ def test_scores_of_both_numbers_of_images_are_collected(small, tmp_path, monkeyp
     out, rng = tmp_path / "results.json", np.random.default_rng(0)
     folder = ["--directory", str(tmp_path / "runs"), "--json", str(out)]
     names = "loss", "calibrated", "refitted", "alignment", "accuracy"
-    for number in (10_000, 50_000):
+    for number, seed in ((10_000, 0), (10_000, 1), (50_000, 0)):
         args = ranking_quality.arguments([*folder, "--images", str(number)])
         truth, own = space.truth(None), data(None, number)
-        run = ranking_quality._run(args, "uniform", 0, number, truth, own)
+        run = ranking_quality._run(args, "uniform", seed, number, truth, own)
         arrays = {name: rng.normal(size=KEPT).astype(np.float32) for name in names}
         arrays |= {"wall": 60.0, "cpu": 60.0, "steps": run.settings.steps}
         arrays |= {"digest": run.digest, "environment": json.dumps({"device": "here"})}
-        run.scores.parent.mkdir(parents=True)
+        run.scores.parent.mkdir(parents=True, exist_ok=True)
         np.savez(run.scores, **arrays)
     ranking_quality.main([*folder, "--recipes"])
     found = json.loads(out.read_text())
     assert {"uniform_tau", "best_tau", "50k_uniform_tau", "best_tau_50k"} <= set(found)
-    assert ", 50,000 images" in ranking_readme.table(found)
+    table = ranking_readme.table(found)
+    assert ", 50,000 images" in table
+    assert table.count("the same, 2 supernets' scores together") == 1
+    assert found["best_together_cpu_minutes"] == 2
+    assert "best_together_tau_50k" not in found
+
+
+def test_supernets_rank_together_by_what_each_says_in_its_own_units(small):
+    """One whose scores spread ten times as far counts as much as the other."""
+    truth, rng = small.truth(None), np.random.default_rng(0)
+    a, b = rng.normal(size=(2, KEPT))
+    kept = ({"cpu": 60.0}, {"cpu": 120.0})
+    both = [
+        Found("uniform", kept, {"loss": [a, factor * b + shift]}, (), truth)
+        for factor, shift in ((1, 0), (10, 5))
+    ]
+    one, other = (found.together("loss") for found in both)
+    assert one == other and one["together_cpu_minutes"] == 3
+    z = (a - a.mean()) / a.std() + (b - b.mean()) / b.std()
+    assert one["together_tau"] == pytest.approx(kendall_tau(z, truth.truth))
+    assert Found("uniform", kept[:1], {"loss": [a]}, (), truth).together("loss") == {}
 
 
 @pytest.mark.slow
