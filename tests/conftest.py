@@ -16,6 +16,7 @@ os.environ["XLA_FLAGS"] = _FLAGS.strip()
 
 import gc
 import hashlib
+import mmap
 import platform
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 _FEW_OPTIMIZATIONS = "jax_disable_most_optimizations"
+_OLD_EMITTERS = "xla_cpu_use_fusion_emitters"  # set to false: they compile faster
 _MANY_MAPS = 25_000
 _CACHE = "ONESHOT_TESTS_PROGRAMS"
 
@@ -53,6 +55,10 @@ def pytest_configure(config: pytest.Config) -> None:
         # variable is for the processes that tests start.
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         jax.config.update(_FEW_OPTIMIZATIONS, True)
+        if _OLD_EMITTERS not in os.environ["XLA_FLAGS"] and _knows(_OLD_EMITTERS):
+            os.environ["XLA_FLAGS"] += f" --{_OLD_EMITTERS}=false"
+    # What jax keeps is seldom garbage, and much to look through.
+    gc.set_threshold(100_000, 50, 100)
     # Many tests build the same small supernets, each with an engine of its own. Worker
     # processes of pytest-xdist inherit the variable, and so share the folder.
     if config.getoption("--compile-cache"):
@@ -64,7 +70,17 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[_CACHE] = str(folder)
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _knows(flag: str) -> bool:
+    """Whether this XLA has a flag; one that it lacks would end the process."""
+    library = Path(jaxlib.__file__).with_name("libjax_common.so")
+    if not library.exists():
+        return False
+    with library.open("rb") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(flag.encode()) >= 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -123,7 +139,7 @@ def data_dir(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def optimized(request: pytest.FixtureRequest):
-    """Programs compiled as users compile them: for rounding, and for long tests."""
+    """Programs compiled with all optimizations: for rounding, and for long tests."""
     jax.config.update(_FEW_OPTIMIZATIONS, False)
     yield
     few = not request.config.getoption("--optimized")

@@ -253,6 +253,17 @@ def test_recipes_cost_alike_in_every_space(name):
         assert (own.steps_large > 0) == (budget.steps_large > 0)
 
 
+def test_a_brief_recipe_takes_no_more_steps_of_more_images():
+    space = SPACES["nb_macro"]
+    net = space.make()
+    brief, combined = (
+        RECIPES[name].settings(space.settings, net, 1.0)
+        for name in ("brief", "combined")
+    )
+    assert brief.steps_large == brief.steps == combined.steps
+    assert combined.steps_large > 5 * combined.steps
+
+
 def test_a_space_without_a_large_budget_trains_its_own(tmp_path):
     space, x = SPACES["vit"], np.zeros((10_001, 1), np.float32)
     data = dataclasses.replace(small_images(), train=Split(x, np.zeros(len(x), int)))
