@@ -79,6 +79,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
             f"--images {LARGE} is for spaces with a budget for so many, but "
             f"{args.space} has none. Leave it out."
         )
+    wrong = [name for name in args.recipes or () if RECIPES[name].of_large < 1]
+    if wrong and args.images != LARGE:
+        raise SystemExit(
+            f"The recipe {wrong[0]!r} is for --images {LARGE}, but got {args.images}. "
+            "With so many it trains as `combined` does; name that."
+        )
     return args
 
 
@@ -88,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = console if console.is_terminal else Console(width=120)
     if args.data is not None:
         os.environ["ONESHOT_DATA"] = str(args.data)
-    space = SPACES[args.space]
+    space, large = SPACES[args.space], args.images == LARGE
     try:
         truth = space.truth(args.data)
     except ValueError as error:  # a file is missing, or not whole
@@ -96,7 +102,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = _data(args, args.images)
     if args.short < 1:
         truth, data = _fewer(truth, data)
-    for name in space.recipes if args.recipes is None else args.recipes:
+    default = space.recipes_large if large else space.recipes
+    for name in default if args.recipes is None else args.recipes:
         for seed in args.seeds:
             scored(_run(args, name, seed, args.images, truth, data), console)
             jax.clear_caches()

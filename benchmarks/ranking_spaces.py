@@ -32,6 +32,7 @@ class RankedSpace:
       metrics: Losses by name; networks are ranked by "loss".
       settings: Of training.
       recipes: Those that are compared unless others are asked for.
+      recipes_large: The same, with the larger data set.
       pool: Whether what the head is given is averaged over places or tokens to compare
         features; not where each token has a target.
     """
@@ -42,6 +43,7 @@ class RankedSpace:
     metrics: Mapping[str, Metric]
     settings: Settings
     recipes: tuple[str, ...]
+    recipes_large: tuple[str, ...] = ()
     pool: bool = True
 
 
@@ -115,6 +117,7 @@ SPACES: dict[str, RankedSpace] = {
         CLASSIFICATION,
         Settings(steps=4_200, rate=0.1, steps_large=25_000),
         ("uniform_archs", "shrunken", "combined", *_MANY),
+        ("brief", "combined"),
     ),
     "mixers": ours(
         "mixers",

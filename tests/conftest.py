@@ -80,7 +80,8 @@ def _knows(flag: str) -> bool:
         return False
     with library.open("rb") as file:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content.find(flag.encode()) >= 0
+            # Ended on both sides: names that it no longer uses stand among others.
+            return content.find(b"\0" + flag.encode() + b"\0") >= 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -94,6 +95,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for place, item in zip(places, laws, strict=True):
         items[place] = item
     for item in items:
+        if "optimized" in item.fixturenames:
+            item.add_marker("optimized")
         law = f"-{_supernet(item)}" if item.path.stem == "test_laws" else ""
         item.add_marker(pytest.mark.xdist_group(item.path.stem + law))
 
@@ -139,7 +142,10 @@ def data_dir(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def optimized(request: pytest.FixtureRequest):
-    """Programs compiled with all optimizations: for rounding, and for long tests."""
+    """Programs compiled with all optimizations: for rounding, and for long tests.
+
+    By the older emitters still, which a process cannot leave; `--optimized` does.
+    """
     jax.config.update(_FEW_OPTIMIZATIONS, False)
     yield
     few = not request.config.getoption("--optimized")

@@ -262,6 +262,11 @@ def test_a_brief_recipe_takes_no_more_steps_of_more_images():
     )
     assert brief.steps_large == brief.steps == combined.steps
     assert combined.steps_large > 5 * combined.steps
+    assert "brief" in space.recipes_large
+    with pytest.raises(
+        SystemExit, match="'brief' is for --images 50000, but got 10000"
+    ):
+        ranking_quality.arguments(["--recipes", "combined", "brief"])
 
 
 def test_a_space_without_a_large_budget_trains_its_own(tmp_path):
