@@ -87,7 +87,8 @@ def test_results_of_several_seeds_are_means(counted):
     truth, _ = counted
     noise = np.random.default_rng(2).normal(size=(2, len(truth.archs)))
     scores = [truth.truth + noise[0] / 4, truth.truth + noise[1]]
-    found = Found("uniform", ({}, {}), {"loss": scores}, (), truth)
+    kept = ({"cpu": 60.0}, {"cpu": 60.0})
+    found = Found("uniform", kept, {"loss": scores}, (), truth)
     best = ranking_table.best_of([found], truth, "_50k")
     everything = np.arange(len(truth.archs))
     each = [truth.rank(one, everything, "all") for one in scores]
@@ -99,6 +100,7 @@ def test_results_of_several_seeds_are_means(counted):
     ends = best["best_tau_least_50k"], best["best_tau_most_50k"]
     assert ends == pytest.approx((min(taus), max(taus))) and ends[0] < ends[1]
     assert best["n_50k"] == len(truth.archs) and best["best_seeds_50k"] == 2
+    assert best["best_together_tau_50k"] > min(taus)
     assert ranking_table.means([{"a": None, "b": 1.0}, {"a": 2.0, "b": 2.0}]) == {
         "a": None,
         "b": 1.5,
