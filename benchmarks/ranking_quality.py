@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for seed in args.seeds:
             scored(_run(args, name, seed, args.images, truth, data), console)
             jax.clear_caches()
-    flat = {"space": args.space, **free(truth, space.make().space)}
+    flat = {"space": args.space, **free(truth, space.searched)}
     for images in (SMALL, LARGE) if args.short == 1 else (args.images,):
         kept = _kept(_run(args, "", 0, images, truth, data).scores)
         own = data

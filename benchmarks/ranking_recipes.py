@@ -11,7 +11,7 @@ from typing import Literal
 
 from oneshot.cost_tables import CostTables
 from oneshot.distillation import SoftCrossEntropy
-from oneshot.space import Over
+from oneshot.space import Over, SearchSpace
 from oneshot.strategies import PriorPairs, Sandwich, Strategy, StrictFair, Uniform
 from oneshot.supernet import Supernet
 from oneshot.teaching import PairwiseRank, Teaching
@@ -101,9 +101,11 @@ class Recipe:
         ends = [round(steps * end / sum(parts)) for end in itertools.accumulate(parts)]
         return list(zip(ends, sides, strict=True))
 
-    def settings(self, of_space: Settings, net: Supernet, share: float) -> Settings:
+    def settings(
+        self, of_space: Settings, space: SearchSpace, share: float
+    ) -> Settings:
         """Return what this recipe trains with, for a share of the budget's steps."""
-        most = max(len(c.options) for c in net.space.choices)
+        most = max(len(c.options) for c in space.choices)
         each = (most if self.paths is None else self.paths) * self.batch
         if self.relaxed is not None:  # in turns: the arch, then the weights
             each *= 2

@@ -64,7 +64,9 @@ class Run:
     @functools.cached_property
     def settings(self) -> Settings:
         """What it trains with."""
-        return self.recipe.settings(self.space.settings, self.space.make(), self.share)
+        return self.recipe.settings(
+            self.space.settings, self.space.searched, self.share
+        )
 
     @property
     def steps(self) -> int:

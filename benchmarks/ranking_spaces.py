@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from benchmarks.ranking_recipes import Settings
 from benchmarks.truth_spaces import TRUTHS
 from oneshot.data import Data, Split
 from oneshot.losses import CLASSIFICATION, Metric
+from oneshot.space import SearchSpace
 from oneshot.spaces import cell201, nb_macro
 from oneshot.supernet import Supernet
 
@@ -45,6 +47,11 @@ class RankedSpace:
     recipes: tuple[str, ...]
     recipes_large: tuple[str, ...] = ()
     pool: bool = True
+
+    @functools.cached_property
+    def searched(self) -> SearchSpace:
+        """The supernet's space; to build a supernet for it takes a second."""
+        return self.make().space
 
 
 def tiny_cells() -> Supernet:

@@ -163,12 +163,12 @@ def functional(name: str, make: Callable[..., nnx.Module]) -> Functional:
     Raises:
       TypeError: If `make` does not take `rngs` or does not return an nnx.Module.
     """
-    build = functools.partial(_build, name, make)
-    first = build()
+    first = _build(name, make)
+    whole = nnx.split(first)
     graphdefs = {}
-    for mode in ("train", "calibrate", "eval"):
-        graphdefs[mode] = nnx.split(_set_mode(build(), mode))[0]
-    if graphdefs["train"] != nnx.split(_set_mode(build(), "train"))[0]:
+    for mode in ("train", "calibrate", "eval"):  # each of a copy: building takes longer
+        graphdefs[mode] = nnx.split(_set_mode(nnx.merge(*whole), mode))[0]
+    if whole[0] != nnx.split(_build(name, make))[0]:
         warnings.warn(
             f"Building module {name!r} twice gives two unequal structures, so its "
             "programs cannot be shared with equal layers. Usually a lambda or a fresh "

@@ -241,11 +241,11 @@ def test_a_recipe_is_told_from_its_earlier_self():
 def test_recipes_cost_alike_in_every_space(name):
     """In pixels that go through a path."""
     space = SPACES[name]
-    net, budget = space.make(), space.settings
-    options = max(len(choice.options) for choice in net.space.choices)
+    searched, budget = space.searched, space.settings
+    options = max(len(choice.options) for choice in searched.choices)
     paths = {"fair": options, "sandwich": 5, "pairs": 2, "darts": 2 * options}
     for recipe in (*space.recipes, "darts", "gdas", "small_batch"):
-        own = RECIPES[recipe].settings(budget, net, 0.5)
+        own = RECIPES[recipe].settings(budget, searched, 0.5)
         each = {"gdas": 2}.get(recipe, paths.get(recipe, 1))
         ends, sides = zip(*RECIPES[recipe].sizes(own.steps), strict=True)
         cost = np.diff(ends, prepend=0) @ np.square(sides) * own.batch * each
@@ -255,9 +255,8 @@ def test_recipes_cost_alike_in_every_space(name):
 
 def test_a_brief_recipe_takes_no_more_steps_of_more_images():
     space = SPACES["nb_macro"]
-    net = space.make()
     brief, combined = (
-        RECIPES[name].settings(space.settings, net, 1.0)
+        RECIPES[name].settings(space.settings, space.searched, 1.0)
         for name in ("brief", "combined")
     )
     assert brief.steps_large == brief.steps == combined.steps
@@ -284,7 +283,7 @@ def test_small_images_come_first():
     recipe = dataclasses.replace(RECIPES["uniform"], shrunken=((0.5, 0.5),))
     assert recipe.sizes(100) == [(80, 0.5), (100, 1)]
     net = tiny()
-    assert recipe.settings(Settings(100, 0.1), net, 1.0).steps == 250
+    assert recipe.settings(Settings(100, 0.1), net.space, 1.0).steps == 250
     assert RECIPES["uniform"].sizes(7) == [(7, 1)]
 
 
