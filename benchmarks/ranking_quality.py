@@ -21,7 +21,9 @@ fifth of the examples, to try recipes; what it finds is kept apart and not writt
 The best recipe and rule of scoring (`benchmarks.scoring_rules`) are chosen by the mean
 over supernet seeds on the networks to choose by; `best_reporting_tau` is of networks
 that nothing was chosen by, `best_tau` of all. Of a recipe that ran with several seeds
-taus, shares and minutes are means over them, beside the least and the greatest tau.
+taus, shares and minutes are means over them, beside the least and the greatest tau;
+where all of them fit the budget, they may be one recipe, by their mean scores
+(`best_supernets`; `best_alone_tau` is then the mean of each alone).
 
 The images that rank NAS-Bench-Macro and NAS-Bench-201 are of the test set that their
 truth was measured on, so its noise is partly shared; subnets trained with other images
@@ -44,13 +46,15 @@ from rich.console import Console
 from benchmarks import results
 from benchmarks.network_truth import NetworkTruth
 from benchmarks.ranking_baselines import free
+from benchmarks.ranking_best import best_of
 from benchmarks.ranking_recipes import RECIPES
 from benchmarks.ranking_run import Run, scored
 from benchmarks.ranking_spaces import SPACES
-from benchmarks.ranking_table import best_of, collect, over_uniform, show
+from benchmarks.ranking_table import collect, over_uniform, show
 from oneshot.data import Data, Split
 
 SMALL, LARGE = 10_000, 50_000
+MINUTES = {SMALL: 90, LARGE: 300}  # of processor time, for a recipe
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -125,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         flat |= {label + key: value for key, value in more.items()}
         if found:
             console.print(show(found, truth, flat))
-            flat |= best_of(found, truth, "_50k" if images == LARGE else "")
+            end = "_50k" if images == LARGE else ""
+            flat |= best_of(found, truth, end, MINUTES[images])
     results.write(args.json, flat)
 
 

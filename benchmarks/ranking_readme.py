@@ -63,10 +63,15 @@ def _best(found: Mapping[str, Any], label: str, words: str) -> list[str]:
         own[key] = own[f"reporting_{key}"]
     if own["seeds"] > 1:
         own |= {k: own[f"reporting_{k}"] for k in ("tau_least", "tau_most")}
+    several = own["supernets"] > 1
+    if several:
+        ends = (own[f"alone_reporting_tau_{end}"] for end in ("least", "most"))
+        words += f", {own['supernets']} supernets together"
+        words += " (each alone {:.3f} to {:.3f})".format(*ends)
     text = f"chosen: {RECIPES[recipe].words}{words}, by {rule}; the other networks"
     lines = [_line(f"**{text}**", own, "reporting")]
     together = _own(own, "together_", "")
-    if together:
+    if together and not several:
         for key in ("top_half_tau", "tenth_tau", "partial_tau"):
             together[key] = together[f"reporting_{key}"]
         text = f"the same, {own['seeds']} supernets' scores together"

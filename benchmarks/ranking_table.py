@@ -228,29 +228,6 @@ def over_uniform(found: Sequence[Found], truth: NetworkTruth) -> dict[str, Any]:
     return out
 
 
-def best_of(found: list[Found], truth: NetworkTruth, label: str) -> dict[str, Any]:
-    """Return the results of the unguided recipe and rule that rank best.
-
-    They are chosen by the networks to choose by. Results of several seeds are means;
-    what their supernets say together has keys of its own.
-
-    Args:
-      found: All recipes.
-      truth: What is known of the networks.
-      label: What keys end in.
-    """
-    unguided = [own for own in found if not own.guided]
-    if not unguided:
-        return {}
-    best = max(unguided, key=lambda own: own.choosing(own.rule))
-    each = [ranked(scores, truth) for scores in best.scores[best.rule]]
-    own = means(map(numbers, each)) | best.spread(best.rule) | {"rule": best.rule}
-    own |= best.together(best.rule)
-    out = {f"best_{key}{label}": value for key, value in own.items()}
-    out |= {f"best{label}": best.name, f"n{label}": own["n"]}
-    return out | {f"top_half_tau{label}": own["top_half_tau"]}
-
-
 def show(found: list[Found], truth: NetworkTruth, without: Mapping[str, Any]) -> Table:
     """Return the table of all recipes, what ranks for free (`free`) below them.
 

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import ranking_baselines, ranking_table
 from benchmarks.network_truth import NetworkTruth, first_of_a_permutation
+from benchmarks.ranking_best import best_of
 from benchmarks.ranking_table import Found
 from oneshot import Choice, SearchSpace
 from oneshot.correlations import kendall_tau
@@ -89,7 +90,7 @@ def test_results_of_several_seeds_are_means(counted):
     scores = [truth.truth + noise[0] / 4, truth.truth + noise[1]]
     kept = ({"cpu": 60.0}, {"cpu": 60.0})
     found = Found("uniform", kept, {"loss": scores}, (), truth)
-    best = ranking_table.best_of([found], truth, "_50k")
+    best = best_of([found], truth, "_50k", minutes=1)
     everything = np.arange(len(truth.archs))
     each = [truth.rank(one, everything, "all") for one in scores]
     taus = [one.tau for one in each]
@@ -100,7 +101,14 @@ def test_results_of_several_seeds_are_means(counted):
     ends = best["best_tau_least_50k"], best["best_tau_most_50k"]
     assert ends == pytest.approx((min(taus), max(taus))) and ends[0] < ends[1]
     assert best["n_50k"] == len(truth.archs) and best["best_seeds_50k"] == 2
-    assert best["best_together_tau_50k"] > min(taus)
+    assert best["best_together_tau_50k"] > min(taus) and best["best_supernets_50k"] == 1
+    more = best_of([found], truth, "_50k", minutes=2)
+    better = more["best_together_choosing_tau_50k"] > best["best_choosing_tau_50k"]
+    assert better and more["best_supernets_50k"] == 2
+    for key in ("tau", "tau_low", "reporting_tau", "top_half_tau"):
+        assert more[f"best_{key}_50k"] == more[f"best_together_{key}_50k"]
+        assert more[f"best_alone_{key}_50k"] == best[f"best_{key}_50k"]
+    assert more["top_half_tau_50k"] == more["best_top_half_tau_50k"]
     assert ranking_table.means([{"a": None, "b": 1.0}, {"a": 2.0, "b": 2.0}]) == {
         "a": None,
         "b": 1.5,
