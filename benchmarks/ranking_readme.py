@@ -63,7 +63,7 @@ def _best(found: Mapping[str, Any], label: str, words: str) -> list[str]:
         own[key] = own[f"reporting_{key}"]
     if own["seeds"] > 1:
         own |= {k: own[f"reporting_{k}"] for k in ("tau_least", "tau_most")}
-    several = own["supernets"] > 1
+    several = own.get("supernets", 1) > 1
     if several:
         ends = (own[f"alone_reporting_tau_{end}"] for end in ("least", "most"))
         words += f", {own['supernets']} supernets together"
