@@ -114,10 +114,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     flat = {"space": args.space, **free(truth, space.searched)}
     for images in (SMALL, LARGE) if args.short == 1 else (args.images,):
         kept = _kept(_run(args, "", 0, images, truth, data).scores)
-        own = data
+        used = data
         if kept and images != args.images:  # scores know what they were trained on
-            own = _data(args, images)
-        runs = [_run(args, name, seed, images, truth, own) for name, seed in kept]
+            used = _data(args, images)
+        runs = [_run(args, name, seed, images, truth, used) for name, seed in kept]
         found = collect(runs, truth)
         label = "50k_" if images == LARGE else ""
         for own in found:

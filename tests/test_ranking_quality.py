@@ -119,11 +119,15 @@ def test_scores_of_both_numbers_of_images_are_collected(small, tmp_path, monkeyp
     out, rng = tmp_path / "results.json", np.random.default_rng(0)
     folder = ["--directory", str(tmp_path / "runs"), "--json", str(out)]
     names = "loss", "calibrated", "refitted", "alignment", "accuracy"
-    for number, seed in ((10_000, 0), (10_000, 1), (50_000, 0)):
+    for number, seed in ((10_000, 0), (10_000, 1), (50_000, 0), (50_000, 1)):
         args = ranking_quality.arguments([*folder, "--images", str(number)])
         truth, own = space.truth(None), data(None, number)
         run = ranking_quality._run(args, "uniform", seed, number, truth, own)
         arrays = {name: rng.normal(size=KEPT).astype(np.float32) for name in names}
+        if number == 50_000:  # each knows something: together they know more
+            known = truth.truth / truth.truth.std() + rng.normal(size=KEPT)
+            arrays = {name: (-known).astype(np.float32) for name in names}
+            arrays["accuracy"] = -arrays["loss"]
         arrays |= {"wall": 60.0, "cpu": 60.0, "steps": run.settings.steps}
         arrays |= {"digest": run.digest, "environment": json.dumps({"device": "here"})}
         run.scores.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +139,8 @@ def test_scores_of_both_numbers_of_images_are_collected(small, tmp_path, monkeyp
     assert ", 50,000 images" in table
     assert table.count("the same, 2 supernets' scores together") == 1
     assert found["best_together_cpu_minutes"] == 2
-    assert "best_together_tau_50k" not in found
+    assert (found["best_supernets"], found["best_supernets_50k"]) == (1, 2)
+    assert table.count(", 2 supernets together (each alone 0.") == 1
 
 
 def test_supernets_rank_together_by_what_each_says_in_its_own_units(small):
